@@ -1,0 +1,7 @@
+export * from './bytes.ts'
+export * from './errors.ts'
+export * from './ip.ts'
+export * from './log.ts'
+export * from './node-id.ts'
+export * from './random.ts'
+export * from './token-bucket.ts'

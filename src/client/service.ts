@@ -1,0 +1,28 @@
+import type { Duplex } from 'node:stream'
+import type { ResolveAnswer, Target } from '../onion/index.ts'
+
+/** What ingress (SOCKS, HTTP proxy, `fetch`) asks of the client. Errors are ShallotErrors; `retry` says whether another try may help. */
+export interface ClientService {
+  /**
+   * A byte stream to the target through a circuit. Resolves once the exit is connected. The Duplex allows half-open; a lost circuit
+   * destroys it with an error (never a clean end), so the caller resets its application socket.
+   * @throws StreamError with `reason` (an EndReason, or 'no-circuit')
+   */
+  connect(target: Target, options: StreamOptions): Promise<{ stream: Duplex; address: string | null }>
+  /** Resolved at the exit. A name gives addresses; an address in text gives names. @throws StreamError */
+  resolve(name: string, options: StreamOptions): Promise<readonly ResolveAnswer[]>
+  /** Datagrams on a circuit of their own. @throws StreamError */
+  openDatagrams(options: StreamOptions, receive: (from: Target, bytes: Uint8Array) => void, closed: () => void): Promise<DatagramAssociation>
+}
+
+export interface StreamOptions {
+  /** Streams with different isolation never share a circuit. Made by `isolationKey`. Held as an opaque value, never logged. */
+  readonly isolation: string
+  readonly signal?: AbortSignal
+}
+
+export interface DatagramAssociation {
+  /** Best effort: dropped before encryption when it would wait longer than about 100 ms. Bytes are borrowed. */
+  send(to: Target, bytes: Uint8Array): void
+  close(): void
+}

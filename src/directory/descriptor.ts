@@ -1,0 +1,43 @@
+import type { NodeId } from '../base/index.ts'
+import type { OnionPublicKey } from '../onion/index.ts'
+import type { PolicySummary } from './policy.ts'
+
+export type Role = 'client' | 'guard' | 'middle' | 'exit' | 'relay' | 'bootstrap'
+export type ServingRole = Exclude<Role, 'client'>
+
+/** What a relay says of itself, signed by its identity key. Exact bytes: docs/spec/descriptor.md */
+export interface Descriptor {
+  readonly id: NodeId
+  /** u53, grows with every edition; a newer one replaces an older. */
+  readonly sequence: number
+  /** Wall-clock milliseconds. */
+  readonly publishedAt: number
+  readonly expiresAt: number
+  /** The current key first; the previous one while it is still accepted is known only to the relay itself. */
+  readonly onionKey: OnionPublicKey
+  /** Multiaddrs as text: `/ip4/…/tcp/…` (libp2p) and `/ip4/…/tcp/…/tls` (direct TLS link for cells). */
+  readonly addresses: readonly string[]
+  /** How it is reached: at its own addresses, or through these relays. */
+  readonly reach: { readonly kind: 'direct' } | { readonly kind: 'relayed'; readonly via: readonly NodeId[] }
+  readonly roles: readonly ServingRole[]
+  /** What an exit lets through, in short; null for the others. */
+  readonly exitPolicy: PolicySummary | null
+  /** Claimed capacity, bytes a second. */
+  readonly bandwidth: number
+  readonly family: readonly NodeId[]
+  /** Protocol versions spoken. */
+  readonly protocols: { readonly circuit: readonly number[]; readonly link: readonly number[] }
+  /** "shallot 0.1.0": letters, digits, space, dot, dash; at most 32. */
+  readonly software: string
+  /** Proof of work, bound to the identity and to a period of time. */
+  readonly work: { readonly period: number; readonly nonce: Uint8Array }
+}
+
+/** A descriptor with the signed bytes it came from. */
+export interface SignedDescriptor {
+  readonly descriptor: Descriptor
+  /** The libp2p signed envelope, as stored and sent. */
+  readonly bytes: Uint8Array
+  /** SHA-256 of `bytes`. */
+  readonly digest: Uint8Array
+}
