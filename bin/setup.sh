@@ -1,0 +1,82 @@
+# Makes a clone ready to run. Sourced by the other scripts with $root set to the clone; gives $node, a Node of version 24 or later.
+# Quiet when there is nothing to do. POSIX sh.
+
+shallot_wanted=24
+
+shallot_fail() {
+  echo "shallot: $*" >&2
+  exit 1
+}
+
+# Whether $1 is a Node that is new enough.
+shallot_new_enough() {
+  shallot_version=$("$1" -v 2>/dev/null) || return 1
+  case $shallot_version in v[0-9]*.*) ;; *) return 1 ;; esac
+  shallot_version=${shallot_version#v}
+  [ "${shallot_version%%.*}" -ge "$shallot_wanted" ]
+}
+
+# Whether node_modules holds what package-lock.json names, by content: file times say little after a checkout.
+# The copy of the lockfile is left there by the last set-up, so that the usual answer costs one `cmp`.
+shallot_ready() {
+  [ -d "$root/node_modules" ] || return 1
+  # Installed as a package (npm install -g): npm has put the dependencies in place and there is no lockfile to compare.
+  [ -f "$root/package-lock.json" ] || return 0
+  cmp -s "$root/package-lock.json" "$root/node_modules/.shallot-lock"
+}
+
+shallot_install() {
+  if ! shallot_ready; then
+    # Another set-up, or `npm install` by hand, may have done the work meanwhile.
+    if [ -f "$root/node_modules/.package-lock.json" ] && (cd "$root" && node bin/lock-matches.mjs) 2>/dev/null; then
+      cp "$root/package-lock.json" "$root/node_modules/.shallot-lock" 2>/dev/null || :
+      return 0
+    fi
+    command -v npm >/dev/null 2>&1 || shallot_fail "npm is needed once, to fetch the packages named in package-lock.json, and was not found. Install npm (any version since 9), or run \`npm ci\` elsewhere and copy node_modules."
+    echo "shallot: fetching packages (npm ci), this happens once ..." >&2
+    (cd "$root" && npm ci --include=dev --include=optional --no-audit --no-fund --loglevel=error >&2) ||
+      shallot_fail "\`npm ci\` failed in $root (its message is above)."
+    cp "$root/package-lock.json" "$root/node_modules/.shallot-lock" || shallot_fail "$root/node_modules is not writable."
+  fi
+}
+
+# One set-up at a time: a second start waits for the first and then finds the work done.
+shallot_install_locked() {
+  shallot_lock=$root/.setup.lock
+  if command -v flock >/dev/null 2>&1; then
+    (
+      flock 9 || exit 1
+      shallot_install
+    ) 9>"$shallot_lock" || exit 1
+  else
+    until mkdir "$shallot_lock.d" 2>/dev/null; do
+      shallot_holder=$(cat "$shallot_lock.d/pid" 2>/dev/null || :)
+      # A holder that was killed leaves its lock behind.
+      if [ -n "$shallot_holder" ] && ! kill -0 "$shallot_holder" 2>/dev/null; then rm -rf "$shallot_lock.d"; else sleep 1; fi
+    done
+    echo $$ >"$shallot_lock.d/pid"
+    trap 'rm -rf "$shallot_lock.d"' EXIT INT TERM
+    shallot_install
+    rm -rf "$shallot_lock.d"
+    trap - EXIT INT TERM
+  fi
+}
+
+if ! shallot_ready; then shallot_install_locked; fi
+
+# Never an older Node: what runs on it breaks in ways that look like something else.
+if [ -n "${SHALLOT_NODE:-}" ]; then
+  shallot_new_enough "$SHALLOT_NODE" || shallot_fail "SHALLOT_NODE is $SHALLOT_NODE, which is not a Node.js of version $shallot_wanted or later."
+  node=$(command -v "$SHALLOT_NODE")
+  case $node in /*) ;; *) node=$PWD/$node ;; esac
+elif [ -x "$root/node_modules/.bin/node" ] && shallot_new_enough "$root/node_modules/.bin/node"; then
+  node=$root/node_modules/.bin/node
+elif command -v node >/dev/null 2>&1 && shallot_new_enough node; then
+  node=$(command -v node)
+else
+  shallot_fail "Node.js $shallot_wanted or later is needed; found $(node -v 2>/dev/null || echo none). On Linux x64 and arm64 \`npm ci\` brings one; elsewhere install it from https://nodejs.org, or name one in SHALLOT_NODE."
+fi
+
+# Compiled and type-stripped sources are kept between runs: a start takes a fraction of the time, and the compiler stays out of memory.
+: "${NODE_COMPILE_CACHE:=$root/node_modules/.cache/shallot}"
+export NODE_COMPILE_CACHE

@@ -1,0 +1,217 @@
+import type { NodeId } from '../base/index.ts'
+import type { Role, ServingRole } from '../directory/index.ts'
+import type { CloseReason } from '../onion/index.ts'
+
+/**
+ * What the control API and the command line need of a running node. `startNode` (compose.ts) gives one; everything it returns is
+ * plain JSON: wall-clock times are milliseconds since 1970, durations end in `Ms`, sizes in `Bytes`, absent is null.
+ */
+export interface NodeControl {
+  readonly id: NodeId
+
+  status(): NodeStatus
+  /** The circuits this node built as a client, oldest first. @param why fills `why` with the path choice's reasons */
+  circuits(why: boolean): readonly CircuitFacts[]
+  /** The relays of the view, in order of their id. @param role only those that claim this role */
+  relays(role?: ServingRole): readonly RelayFacts[]
+  /** The streams and datagram associations open now, as a client. */
+  streams(): readonly StreamFacts[]
+
+  /**
+   * Streams opened from now on go over fresh circuits: the present ones take no more streams and end with their last one.
+   * Resolves with the first fresh circuit that is open.
+   * @throws ShallotError 'not-a-client', or 'no-circuit' when none could be built
+   */
+  newCircuit(): Promise<CircuitFacts>
+
+  /**
+   * Resolves when the node does what its roles say: it listens, and as a client has a circuit open.
+   * @throws ShallotError 'aborted' when the signal or the node's end comes first
+   */
+  ready(signal?: AbortSignal): Promise<void>
+
+  /** Calls the listener with every event from now on, until the returned function is called. A listener must not throw. */
+  subscribe(listener: (event: NodeEvent) => void): () => void
+
+  /** Stops everything in reverse order of its start. The same promise every time; it never rejects. */
+  stop(): Promise<void>
+  /** Settles when the node has stopped, whoever asked for it: null in order, an error when it died of one. */
+  readonly stopped: Promise<Error | null>
+}
+
+export interface NodeStatus {
+  readonly id: NodeId
+  readonly roles: readonly Role[]
+  /** Program version: "0.1.0". */
+  readonly version: string
+  readonly pid: number
+  readonly startedAt: number
+  readonly uptimeMs: number
+  /** Whether `ready()` has resolved. */
+  readonly ready: boolean
+  readonly crypto: { readonly name: 'native' | 'portable'; readonly description: string }
+  readonly network: NetworkFacts
+  /** Multiaddrs as text; empty for a pure client, which listens on nothing. */
+  readonly listening: readonly string[]
+  /** "ADDRESS:PORT" of the proxies, null when one is off. */
+  readonly socks: string | null
+  readonly http: string | null
+  /** "ADDRESS:PORT" or the path of the socket; null when the control API is off. Filled in by the control server. */
+  readonly control: string | null
+  readonly view: ViewFacts
+  /** Null for a node that is not a client. */
+  readonly guards: readonly GuardFacts[] | null
+  /** Null for a node that is not a client. */
+  readonly client: ClientFacts | null
+  /** Null for a node that serves no circuits. */
+  readonly relaying: RelayingFacts | null
+  readonly memory: { readonly rssBytes: number; readonly heapBytes: number; readonly externalBytes: number }
+  /** Links to other nodes, of either kind. */
+  readonly links: number
+  /** What a person should know and can do something about; empty when all is well. */
+  readonly warnings: readonly Warning[]
+}
+
+export interface NetworkFacts {
+  readonly name: string
+  /** The rules that differ from the defaults, each as it stands in network.toml. A testnet's changes are seen here. */
+  readonly changes: readonly RuleChange[]
+  readonly bootstrap: readonly string[]
+}
+
+export interface RuleChange {
+  /** The key's path in TOML spelling: "rules.work_bits". */
+  readonly key: string
+  readonly value: unknown
+  readonly default: unknown
+  /** The key's help. */
+  readonly help: string
+}
+
+export interface ViewFacts {
+  readonly known: RoleCounts
+  readonly eligible: RoleCounts
+  /** When the view was last brought up to date from a peer; null before the first time. */
+  readonly syncedAt: number | null
+}
+
+/** How many relays claim each role (one relay may claim several), and how many relays there are in all. */
+export type RoleCounts = { readonly total: number } & { readonly [role in ServingRole]: number }
+
+export interface GuardFacts {
+  readonly id: NodeId
+  /** Position in the ordered sample, from 0. */
+  readonly rank: number
+  readonly state: 'primary' | 'sampled' | 'unlisted' | 'unreachable' | 'suspicious'
+  readonly addedAt: number
+  readonly lastUsedAt: number | null
+  readonly circuitsBuilt: number
+  readonly circuitsFailed: number
+}
+
+export interface ClientFacts {
+  readonly circuitsOpen: number
+  readonly circuitsBuilding: number
+  readonly circuitsBuilt: number
+  readonly circuitsFailed: number
+  readonly streamsOpen: number
+  readonly streamsOpened: number
+  readonly streamsFailed: number
+  readonly bytesSent: number
+  readonly bytesReceived: number
+}
+
+export interface RelayingFacts {
+  readonly circuitsOpen: number
+  readonly circuitsCreated: number
+  readonly circuitsRefused: number
+  /** Circuits closed because the byte budget was exhausted or they stalled. */
+  readonly circuitsShed: number
+  readonly cellsForwarded: number
+  /** Streams open at this exit, and refused by its policy or limits. */
+  readonly exitStreamsOpen: number
+  readonly exitStreamsRefused: number
+  readonly budget: { readonly usedBytes: number; readonly limitBytes: number }
+}
+
+export interface Warning {
+  /** Stable and kebab-case: "guard-suspicious", "state-corrupt". */
+  readonly code: string
+  readonly message: string
+  readonly since: number
+}
+
+export interface CircuitFacts {
+  /** Local number of the circuit: means nothing to any other node. */
+  readonly id: number
+  readonly state: 'building' | 'open' | 'retired' | 'closed'
+  readonly purpose: 'streams' | 'datagrams'
+  /** Guard first. While building, the hops chosen. */
+  readonly path: readonly HopFacts[]
+  readonly createdAt: number
+  readonly firstUsedAt: number | null
+  readonly rttMs: number | null
+  readonly streams: number
+  /** Why it ended, and at which hop (from 0) as far as is known. */
+  readonly closed: { readonly reason: CloseReason; readonly hop: number | null } | null
+  /** Why this path: one entry for each hop. Null unless asked for. */
+  readonly why: readonly HopReason[] | null
+}
+
+export interface HopFacts {
+  readonly id: NodeId
+  readonly position: 'guard' | 'middle' | 'exit'
+  /** One of the relay's addresses, "IP:PORT". */
+  readonly address: string
+  readonly established: boolean
+}
+
+export interface HopReason {
+  readonly position: 'guard' | 'middle' | 'exit'
+  /** What was decided, one plain sentence each: "first primary guard", "3 candidates of 7: 2 share a /16 with the guard, …". */
+  readonly reasons: readonly string[]
+}
+
+export interface RelayFacts {
+  readonly id: NodeId
+  readonly roles: readonly ServingRole[]
+  /** Multiaddrs as text. */
+  readonly addresses: readonly string[]
+  readonly eligible: boolean
+  /** Why it is not eligible for one's own paths; empty when it is. */
+  readonly notEligible: readonly string[]
+  /** Claimed capacity and the weight it is chosen with, bytes a second. */
+  readonly bandwidth: number
+  readonly weight: number
+  readonly firstSeenAt: number
+  readonly publishedAt: number
+  readonly expiresAt: number
+  readonly software: string
+  /** An exit's ports in short, "80, 443, 8000-8100"; null for the others. */
+  readonly exitPorts: string | null
+  readonly family: readonly NodeId[]
+}
+
+export interface StreamFacts {
+  readonly id: number
+  readonly kind: 'stream' | 'datagrams'
+  /** "HOST:PORT": shown to the person at this machine, never logged. Null for datagrams. */
+  readonly target: string | null
+  /** The circuit that carries it; null while none does. */
+  readonly circuit: number | null
+  readonly state: 'waiting' | 'opening' | 'open' | 'closing'
+  readonly openedAt: number
+  readonly bytesSent: number
+  readonly bytesReceived: number
+}
+
+/** What happens in a node, as the event stream tells it. No event names a target. */
+export type NodeEvent =
+  | { readonly type: 'ready'; readonly at: number }
+  | { readonly type: 'circuit-open'; readonly at: number; readonly circuit: CircuitFacts }
+  | { readonly type: 'circuit-closed'; readonly at: number; readonly circuit: CircuitFacts }
+  | { readonly type: 'guard'; readonly at: number; readonly guard: GuardFacts }
+  | { readonly type: 'view'; readonly at: number; readonly known: number; readonly eligible: number }
+  | { readonly type: 'warning'; readonly at: number; readonly warning: Warning }
+  | { readonly type: 'warning-over'; readonly at: number; readonly code: string }
+  | { readonly type: 'stopping'; readonly at: number }
