@@ -1,5 +1,6 @@
 export * from './bytes.ts'
 export * from './errors.ts'
+export * from './host-name.ts'
 export * from './ip.ts'
 export * from './log.ts'
 export * from './node-id.ts'

@@ -8,26 +8,26 @@ export type StreamErrorReason = EndReason | 'no-circuit' | 'aborted'
 export class StreamError extends ShallotError {
   readonly reason: StreamErrorReason
 
-  /** @param facts what differs from the usual kind and retry of the reason */
-  constructor(reason: StreamErrorReason, message: string, facts: Partial<ErrorFacts> = {}) {
-    super(reason, message, { ...usual[reason], ...facts })
+  /** @param message the usual words for the reason when not given, @param facts what differs from the usual kind and retry of the reason */
+  constructor(reason: StreamErrorReason, message: string = usual[reason].message, facts: Partial<ErrorFacts> = {}) {
+    super(reason, message, { kind: usual[reason].kind, retry: usual[reason].retry, ...facts })
     this.name = 'StreamError'
     this.reason = reason
   }
 }
 
-const usual: Readonly<Record<StreamErrorReason, ErrorFacts>> = {
-  done: { kind: 'remote', retry: 'later' },
-  reset: { kind: 'remote', retry: 'later' },
-  refused: { kind: 'remote', retry: 'later' },
-  unreachable: { kind: 'remote', retry: 'elsewhere' },
-  timeout: { kind: 'remote', retry: 'later' },
-  'resolve-failed': { kind: 'remote', retry: 'elsewhere' },
-  policy: { kind: 'exit', retry: 'elsewhere' },
-  'resource-limit': { kind: 'exit', retry: 'elsewhere' },
-  'not-exit': { kind: 'exit', retry: 'elsewhere' },
-  internal: { kind: 'exit', retry: 'elsewhere' },
-  'circuit-lost': { kind: 'relay', retry: 'now' },
-  'no-circuit': { kind: 'relay', retry: 'later' },
-  aborted: { kind: 'usage', retry: 'never' },
+const usual: Readonly<Record<StreamErrorReason, ErrorFacts & { readonly message: string }>> = {
+  done: { kind: 'remote', retry: 'later', message: 'the other side ended the stream' },
+  reset: { kind: 'remote', retry: 'later', message: 'the other side reset the connection' },
+  refused: { kind: 'remote', retry: 'later', message: 'the server refused the connection' },
+  unreachable: { kind: 'remote', retry: 'elsewhere', message: 'the exit has no route to the server' },
+  timeout: { kind: 'remote', retry: 'later', message: 'the server did not answer in time' },
+  'resolve-failed': { kind: 'remote', retry: 'elsewhere', message: 'the name has no address' },
+  policy: { kind: 'exit', retry: 'elsewhere', message: "the exit's policy refuses this target" },
+  'resource-limit': { kind: 'exit', retry: 'elsewhere', message: 'a limit was reached' },
+  'not-exit': { kind: 'exit', retry: 'elsewhere', message: 'the last relay serves no streams' },
+  internal: { kind: 'exit', retry: 'elsewhere', message: 'the exit failed' },
+  'circuit-lost': { kind: 'relay', retry: 'now', message: 'the circuit was lost' },
+  'no-circuit': { kind: 'relay', retry: 'later', message: 'no circuit could be built' },
+  aborted: { kind: 'usage', retry: 'never', message: 'given up before it was done' },
 }
