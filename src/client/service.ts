@@ -12,7 +12,11 @@ export interface ClientService {
   /** Resolved at the exit. A name gives addresses; an address in text gives names. @throws StreamError */
   resolve(name: string, options: StreamOptions): Promise<readonly ResolveAnswer[]>
   /** Datagrams on a circuit of their own. @throws StreamError */
-  openDatagrams(options: StreamOptions, receive: (from: Target, bytes: Uint8Array) => void, closed: () => void): Promise<DatagramAssociation>
+  openDatagrams(
+    options: StreamOptions,
+    receive: (from: Target, bytes: Uint8Array) => void,
+    closed: () => void,
+  ): Promise<DatagramAssociation>
 }
 
 export interface StreamOptions {

@@ -1,0 +1,405 @@
+import { type Logger, messageOf, type NodeId, nodeKey, ShallotError } from '../base/index.ts'
+import { Deadline, flushCells } from '../drive/index.ts'
+import type { CellChannel } from '../link/index.ts'
+import type {
+  ChannelEnd,
+  CircuitOutput,
+  ClientCircuitMachine,
+  CloseReason,
+  EndReason,
+  OnionPublicKey,
+  ResolveAnswer,
+  Target,
+} from '../onion/index.ts'
+import { CircuitStream } from './circuit-stream.ts'
+import type { DatagramAssociation } from './service.ts'
+import { StreamError } from './stream-error.ts'
+
+/** A relay of a path, as a circuit needs it. */
+export interface CircuitHop {
+  readonly id: NodeId
+  readonly onionKey: OnionPublicKey
+  readonly addresses: readonly string[]
+}
+
+/** How a circuit ended. */
+export interface CircuitEnd {
+  readonly reason: CloseReason
+  readonly origin: 'local' | 'remote'
+  /** Index of the hop that reported it, or null when it was this side. */
+  readonly hop: number | null
+  /** How many hops stood. */
+  readonly hops: number
+}
+
+/** Building failed; `end` says where. */
+export class CircuitBuildError extends ShallotError {
+  readonly end: CircuitEnd
+  constructor(end: CircuitEnd) {
+    super('circuit-build-failed', `circuit not built: ${end.reason} with ${end.hops} hops standing`, { kind: 'relay', retry: 'elsewhere' })
+    this.end = end
+  }
+}
+
+interface Datagrams {
+  readonly receive: (from: Target, bytes: Uint8Array) => void
+  readonly closed: () => void
+}
+
+interface Waiter<T> {
+  readonly resolve: (value: T) => void
+  readonly reject: (error: Error) => void
+}
+
+interface OpenStream {
+  readonly duplex: CircuitStream
+  readonly target: Target
+  localDone: boolean
+  remoteDone: boolean
+}
+
+/** A stream as `shallot streams` shows it. */
+export interface StreamFacts {
+  readonly id: number
+  readonly target: Target
+  readonly state: 'connecting' | 'open'
+  readonly bytesIn: number
+  readonly bytesOut: number
+}
+
+export interface OwnCircuitModules {
+  readonly machine: ClientCircuitMachine
+  readonly channel: CellChannel
+  readonly now: () => number
+  readonly logger: Logger
+  readonly closed: (end: CircuitEnd) => void
+}
+
+/** The driver of one circuit of ours: carries between the machine, the channel to the guard, and the streams that applications hold. */
+export class OwnCircuit {
+  readonly #m: OwnCircuitModules
+  readonly #machine: ClientCircuitMachine
+  readonly #channel: CellChannel
+  readonly #streams = new Map<number, OpenStream>()
+  readonly #connecting = new Map<number, Waiter<{ stream: CircuitStream; address: string | null }>>()
+  readonly #resolving = new Map<number, Waiter<readonly ResolveAnswer[]>>()
+  readonly #datagrams = new Map<number, Datagrams>()
+  #extending: Waiter<number> | null = null
+  #pinging: Waiter<number>[] = []
+  readonly #deadline: Deadline
+  #scheduled = false
+  #end: CircuitEnd | null = null
+
+  constructor(modules: OwnCircuitModules) {
+    this.#m = modules
+    this.#machine = modules.machine
+    this.#channel = modules.channel
+    this.#deadline = new Deadline(modules.machine, modules.now, () => {
+      this.#machine.handleTimeout(this.#m.now())
+      this.#flush()
+    })
+    modules.channel.attach({
+      cells: (batch) => {
+        if (this.#end) return
+        this.#machine.handleCells(batch, this.#m.now())
+        this.#flush()
+      },
+      drained: () => this.#flush(),
+      ended: (how: ChannelEnd) => {
+        if (this.#end) return
+        this.#machine.handleChannelEnd(how, this.#m.now())
+        this.#flush()
+      },
+    })
+  }
+
+  get hops(): number {
+    return this.#machine.hops
+  }
+
+  get ended(): CircuitEnd | null {
+    return this.#end
+  }
+
+  get openStreams(): number {
+    return this.#streams.size + this.#resolving.size + this.#datagrams.size
+  }
+
+  get queuedBytes(): number {
+    return this.#channel.queuedBytes + this.#machine.queuedBytes
+  }
+
+  get channelKind(): CellChannel['kind'] {
+    return this.#channel.kind
+  }
+
+  get rttMs(): number | null {
+    return this.#machine.rttMs
+  }
+
+  get minRttMs(): number | null {
+    return this.#machine.minRttMs
+  }
+
+  streams(): StreamFacts[] {
+    return [...this.#streams].map(([id, { duplex, target }]) => ({
+      id,
+      target,
+      state: this.#connecting.has(id) ? 'connecting' : 'open',
+      bytesIn: duplex.bytesIn,
+      bytesOut: duplex.bytesOut,
+    }))
+  }
+
+  /** Adds the next hop. Resolves with the round trip of its handshake, ms. @throws CircuitBuildError */
+  extend(hop: CircuitHop): Promise<number> {
+    if (this.#end) return Promise.reject(new CircuitBuildError(this.#end))
+    return new Promise((resolve, reject) => {
+      this.#extending = { resolve, reject }
+      this.#machine.extend({ id: nodeKey(hop.id), onionKey: hop.onionKey }, this.#m.now())
+      this.#flush()
+    })
+  }
+
+  /** Opens a stream at the last hop; resolves when the exit is connected. @throws StreamError */
+  connect(target: Target, signal?: AbortSignal): Promise<{ stream: CircuitStream; address: string | null }> {
+    let id = 0
+    return this.#ask(
+      this.#connecting,
+      () => {
+        id = this.#machine.open(target, this.#m.now())
+        const duplex = new CircuitStream(id, {
+          offer: (stream, bytes) => this.#offer(stream, bytes),
+          end: (stream, reason) => this.#endStream(stream, reason),
+          consume: (stream, length) => this.#consume(stream, length),
+        })
+        // A stream nobody holds yet may be destroyed with an error: that is told through the promise.
+        duplex.on('error', () => {})
+        this.#streams.set(id, { duplex, target, localDone: false, remoteDone: false })
+        return id
+      },
+      () => this.#streams.get(id)?.duplex.destroy(),
+      signal,
+    )
+  }
+
+  /** Asks the exit for addresses of a name, or names of an address. @throws StreamError */
+  resolve(name: string, signal?: AbortSignal): Promise<readonly ResolveAnswer[]> {
+    return this.#ask(
+      this.#resolving,
+      () => this.#machine.resolve(name, this.#m.now()),
+      () => {},
+      signal,
+    )
+  }
+
+  /** @throws StreamError */
+  openDatagrams(receive: (from: Target, bytes: Uint8Array) => void, closed: () => void): DatagramAssociation {
+    if (this.#end) throw new StreamError('circuit-lost')
+    const id = this.#machine.openDatagrams(this.#m.now())
+    this.#datagrams.set(id, { receive, closed })
+    this.#schedule()
+    return {
+      send: (to, bytes) => {
+        if (this.#end || !this.#datagrams.has(id)) return
+        this.#machine.sendDatagram(id, to, bytes, this.#m.now())
+        this.#schedule()
+      },
+      close: () => {
+        if (!this.#datagrams.delete(id) || this.#end) return
+        this.#machine.closeDatagrams(id)
+        this.#schedule()
+      },
+    }
+  }
+
+  /** The round trip to the last hop, ms. @throws StreamError when the circuit ends first */
+  ping(): Promise<number> {
+    if (this.#end) return Promise.reject(new StreamError('circuit-lost'))
+    return new Promise((resolve, reject) => {
+      this.#pinging.push({ resolve, reject })
+      this.#machine.ping(this.#m.now())
+      this.#flush()
+    })
+  }
+
+  close(reason: CloseReason): void {
+    if (this.#end) return
+    this.#machine.close(reason, this.#m.now())
+    this.#flush()
+  }
+
+  #ask<T>(waiters: Map<number, Waiter<T>>, begin: () => number, cancel: () => void, signal: AbortSignal | undefined): Promise<T> {
+    if (this.#end) return Promise.reject(new StreamError('circuit-lost'))
+    if (signal?.aborted) return Promise.reject(new StreamError('aborted'))
+    return new Promise((resolve, reject) => {
+      let id: number
+      try {
+        id = begin()
+      } catch (error) {
+        this.#m.logger.debug('stream not begun', { error: messageOf(error) })
+        reject(new StreamError('resource-limit'))
+        return
+      }
+      const aborted = (): void => {
+        if (!waiters.delete(id)) return
+        cancel()
+        reject(new StreamError('aborted'))
+      }
+      signal?.addEventListener('abort', aborted, { once: true })
+      waiters.set(id, {
+        resolve: (value) => {
+          signal?.removeEventListener('abort', aborted)
+          resolve(value)
+        },
+        reject: (error) => {
+          signal?.removeEventListener('abort', aborted)
+          reject(error)
+        },
+      })
+      this.#schedule()
+    })
+  }
+
+  #offer(id: number, bytes: Uint8Array): boolean {
+    if (this.#end || !this.#streams.has(id)) return false
+    const more = this.#machine.offer(id, bytes)
+    this.#schedule()
+    return more
+  }
+
+  #endStream(id: number, reason: EndReason): void {
+    const stream = this.#streams.get(id)
+    if (!stream || this.#end) return
+    if (reason === 'done') stream.localDone = true
+    if (reason !== 'done' || stream.remoteDone) this.#streams.delete(id)
+    this.#machine.end(id, reason)
+    this.#schedule()
+  }
+
+  #consume(id: number, length: number): void {
+    if (this.#end) return
+    this.#machine.consume(id, length, this.#m.now())
+    this.#schedule()
+  }
+
+  /** Flushes once at the end of this turn of the event loop, for all that happens in it. */
+  #schedule(): void {
+    if (this.#scheduled || this.#end) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      this.#flush()
+    })
+  }
+
+  #flush(): void {
+    if (this.#end) return
+    const going = flushCells(
+      this.#machine,
+      this.#channel,
+      this.#m.now(),
+      () => this.#drain(),
+      () => {},
+    )
+    if (going) this.#deadline.update()
+  }
+
+  /** False once the circuit has ended. */
+  #drain(): boolean {
+    for (;;) {
+      const output = this.#machine.pollOutput()
+      if (!output) return this.#end === null
+      this.#handle(output)
+    }
+  }
+
+  #handle(output: CircuitOutput): void {
+    switch (output.type) {
+      case 'cells':
+        this.#channel.send(output.batch)
+        return
+      case 'hop':
+        this.#extending?.resolve(output.rttMs)
+        this.#extending = null
+        return
+      case 'connected': {
+        const stream = this.#streams.get(output.stream)
+        const waiter = take(this.#connecting, output.stream)
+        if (stream) waiter?.resolve({ stream: stream.duplex, address: output.address })
+        return
+      }
+      case 'data':
+        this.#streams.get(output.stream)?.duplex.receive(output.bytes)
+        return
+      case 'writable':
+        this.#streams.get(output.stream)?.duplex.writableAgain()
+        return
+      case 'end':
+        this.#ended(output.stream, output.reason)
+        return
+      case 'resolved': {
+        const waiter = take(this.#resolving, output.stream)
+        if (output.error !== null) waiter?.reject(new StreamError(output.error))
+        else waiter?.resolve(output.answers)
+        return
+      }
+      case 'rtt': {
+        const waiting = this.#pinging
+        this.#pinging = []
+        for (const waiter of waiting) waiter.resolve(output.rttMs)
+        return
+      }
+      case 'datagram':
+        this.#datagrams.get(output.stream)?.receive(output.peer, output.bytes)
+        return
+      case 'datagrams-closed':
+        take(this.#datagrams, output.stream)?.closed()
+        return
+      case 'closed':
+        this.#finish({ reason: output.reason, origin: output.origin, hop: output.hop, hops: this.#machine.hops })
+        return
+      default: // a relay's outputs, which a client's machine never gives
+        return
+    }
+  }
+
+  #ended(id: number, reason: EndReason): void {
+    const stream = this.#streams.get(id)
+    if (!stream) {
+      take(this.#resolving, id)?.reject(new StreamError(reason))
+      return
+    }
+    if (reason === 'done') stream.remoteDone = true
+    if (reason !== 'done' || stream.localDone) this.#streams.delete(id)
+    take(this.#connecting, id)?.reject(new StreamError(reason === 'done' ? 'reset' : reason))
+    stream.duplex.receiveEnd(reason)
+  }
+
+  #finish(end: CircuitEnd): void {
+    if (this.#end) return
+    this.#end = end
+    this.#deadline.stop()
+    this.#channel.close()
+    this.#extending?.reject(new CircuitBuildError(end))
+    this.#extending = null
+    const lost = new StreamError('circuit-lost')
+    for (const waiter of this.#connecting.values()) waiter.reject(lost)
+    this.#connecting.clear()
+    for (const waiter of this.#resolving.values()) waiter.reject(lost)
+    this.#resolving.clear()
+    for (const waiter of this.#pinging) waiter.reject(lost)
+    this.#pinging = []
+    for (const { duplex } of this.#streams.values()) duplex.receiveEnd('circuit-lost')
+    this.#streams.clear()
+    for (const { closed } of this.#datagrams.values()) closed()
+    this.#datagrams.clear()
+    this.#m.closed(end)
+  }
+}
+
+function take<T>(map: Map<number, T>, id: number): T | undefined {
+  const value = map.get(id)
+  map.delete(id)
+  return value
+}

@@ -1,0 +1,237 @@
+import type { Duplex } from 'node:stream'
+import { type Logger, messageOf, sensitive } from '../base/index.ts'
+import type { CircuitOutput, EndReason, RelayCircuitMachine } from '../onion/index.ts'
+import { ExitRefusal } from './exit-refusal.ts'
+import type { DatagramPort, ExitCircuit } from './exit-service.ts'
+
+/** The outputs of a relay's machine that concern streams and datagrams. */
+export type ExitOutput = Extract<
+  CircuitOutput,
+  { type: 'begin' | 'resolve' | 'datagrams-open' | 'data' | 'writable' | 'end' | 'datagram' | 'datagrams-closed' }
+>
+
+interface ExitStream {
+  /** Null while connecting. */
+  socket: Duplex | null
+  readonly connecting: AbortController
+  /** Data that came before the connection stood; bounded by the stream's initial credit. */
+  early: Uint8Array[]
+  /** The client's direction has ended. */
+  inputEnded: boolean
+  /** This side has said END. */
+  outputEnded: boolean
+}
+
+export interface ExitStreamsModules {
+  readonly machine: RelayCircuitMachine
+  readonly exit: ExitCircuit
+  /** Called when the machine has something to send or to tell: the driver drains it soon. */
+  readonly wake: () => void
+  readonly now: () => number
+  readonly logger: Logger
+}
+
+/** Joins the streams and datagram associations of one circuit to an exit's sockets. It only carries; meaning is the machine's. */
+export class ExitStreams {
+  readonly #m: ExitStreamsModules
+  readonly #streams = new Map<number, ExitStream>()
+  readonly #resolving = new Map<number, AbortController>()
+  readonly #ports = new Map<number, DatagramPort>()
+  #closed = false
+
+  constructor(modules: ExitStreamsModules) {
+    this.#m = modules
+  }
+
+  handle(output: ExitOutput): void {
+    switch (output.type) {
+      case 'begin':
+        void this.#connect(output.stream, output.target)
+        break
+      case 'resolve':
+        void this.#resolve(output.stream, output.name)
+        break
+      case 'data':
+        this.#write(output.stream, output.bytes)
+        break
+      case 'writable':
+        this.#streams.get(output.stream)?.socket?.resume()
+        break
+      case 'end':
+        this.#ended(output.stream, output.reason)
+        break
+      case 'datagrams-open':
+        this.#openPort(output.stream)
+        break
+      case 'datagram':
+        this.#ports.get(output.stream)?.send(output.peer, output.bytes)
+        break
+      case 'datagrams-closed':
+        this.#ports.get(output.stream)?.close()
+        this.#ports.delete(output.stream)
+        break
+    }
+  }
+
+  /** The circuit is gone: sockets are reset, never closed as if the data were complete. */
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    for (const stream of this.#streams.values()) reset(stream)
+    this.#streams.clear()
+    for (const question of this.#resolving.values()) question.abort()
+    this.#resolving.clear()
+    for (const port of this.#ports.values()) port.close()
+    this.#ports.clear()
+    this.#m.exit.close()
+  }
+
+  async #connect(id: number, target: { host: string; port: number }): Promise<void> {
+    const { machine, exit, logger } = this.#m
+    const stream: ExitStream = { socket: null, connecting: new AbortController(), early: [], inputEnded: false, outputEnded: false }
+    this.#streams.set(id, stream)
+    try {
+      const { socket, address } = await exit.connect(target, stream.connecting.signal)
+      if (this.#streams.get(id) !== stream) {
+        socket.destroy()
+        return
+      }
+      stream.socket = socket
+      machine.accept(id, address)
+      this.#join(id, stream, socket)
+    } catch (error) {
+      logger.debug('stream not opened', { target: sensitive(`${target.host}:${target.port}`), error: sensitive(messageOf(error)) })
+      if (this.#streams.get(id) === stream) this.#finish(id, reasonOf(error))
+    }
+    this.#m.wake()
+  }
+
+  #join(id: number, stream: ExitStream, socket: Duplex): void {
+    const { machine, wake } = this.#m
+    socket.on('data', (chunk: Uint8Array) => {
+      if (!machine.offer(id, chunk)) socket.pause()
+      wake()
+    })
+    socket.on('end', () => {
+      if (stream.outputEnded) return
+      stream.outputEnded = true
+      machine.end(id, 'done')
+      if (stream.inputEnded) this.#streams.delete(id)
+      wake()
+    })
+    socket.on('error', (error) => this.#failed(id, stream, reasonOf(error)))
+    socket.on('close', () => {
+      // A close without an 'end' before it lost data: the client must not take it for a complete stream.
+      if (!stream.outputEnded) this.#failed(id, stream, 'reset')
+    })
+    const early = stream.early
+    stream.early = []
+    for (const bytes of early) this.#writeTo(id, stream, socket, bytes)
+    if (stream.inputEnded) socket.end()
+  }
+
+  #write(id: number, bytes: Uint8Array): void {
+    const stream = this.#streams.get(id)
+    if (!stream) return
+    if (stream.socket) this.#writeTo(id, stream, stream.socket, bytes)
+    else stream.early.push(bytes)
+  }
+
+  #writeTo(id: number, stream: ExitStream, socket: Duplex, bytes: Uint8Array): void {
+    if (socket.destroyed) return
+    socket.write(bytes, (error) => {
+      if (error || this.#streams.get(id) !== stream) return
+      this.#m.machine.consume(id, bytes.length, this.#m.now())
+      this.#m.wake()
+    })
+  }
+
+  #ended(id: number, reason: EndReason): void {
+    const question = this.#resolving.get(id)
+    if (question) {
+      question.abort()
+      this.#resolving.delete(id)
+    }
+    const stream = this.#streams.get(id)
+    if (!stream) return
+    if (reason !== 'done') {
+      this.#streams.delete(id)
+      reset(stream)
+      return
+    }
+    stream.inputEnded = true
+    stream.socket?.end()
+    if (stream.outputEnded) this.#streams.delete(id)
+  }
+
+  #failed(id: number, stream: ExitStream, reason: EndReason): void {
+    if (this.#streams.get(id) !== stream) return
+    this.#finish(id, reason)
+    this.#m.wake()
+  }
+
+  #finish(id: number, reason: EndReason): void {
+    const stream = this.#streams.get(id)
+    if (!stream) return
+    this.#streams.delete(id)
+    stream.outputEnded = true
+    this.#m.machine.end(id, reason)
+    reset(stream)
+  }
+
+  async #resolve(id: number, name: string): Promise<void> {
+    const asking = new AbortController()
+    this.#resolving.set(id, asking)
+    try {
+      const answers = await this.#m.exit.resolve(name, asking.signal)
+      if (this.#resolving.get(id) === asking) this.#m.machine.answer(id, answers)
+    } catch (error) {
+      if (this.#resolving.get(id) === asking) this.#m.machine.answer(id, reasonOf(error))
+    }
+    if (this.#resolving.get(id) === asking) this.#resolving.delete(id)
+    if (!this.#closed) this.#m.wake()
+  }
+
+  #openPort(id: number): void {
+    const { machine, exit, wake, now } = this.#m
+    try {
+      const port = exit.openDatagrams((from, bytes) => {
+        machine.sendDatagram(id, from, bytes, now())
+        wake()
+      })
+      this.#ports.set(id, port)
+    } catch {
+      machine.closeDatagrams(id)
+      wake()
+    }
+  }
+}
+
+function reset(stream: ExitStream): void {
+  stream.connecting.abort()
+  const socket = stream.socket as (Duplex & { resetAndDestroy?: () => void }) | null
+  if (!socket || socket.destroyed) return
+  if (socket.resetAndDestroy) socket.resetAndDestroy()
+  else socket.destroy()
+}
+
+/** The END reason of whatever a socket or the exit threw. */
+export function reasonOf(error: unknown): EndReason {
+  if (error instanceof ExitRefusal) return error.reason
+  const code = (error as { code?: unknown } | null)?.code
+  switch (code) {
+    case 'ECONNREFUSED':
+      return 'refused'
+    case 'ETIMEDOUT':
+      return 'timeout'
+    case 'EHOSTUNREACH':
+    case 'ENETUNREACH':
+      return 'unreachable'
+    case 'ECONNRESET':
+    case 'EPIPE':
+    case 'ERR_STREAM_PREMATURE_CLOSE':
+      return 'reset'
+    default:
+      return 'internal'
+  }
+}
