@@ -1,0 +1,91 @@
+import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { ShallotError } from '../base/index.ts'
+import { isErrno, storeError } from './errors.ts'
+import { PRIVATE_FILE_MODE } from './files.ts'
+
+const LOCK_FILE = 'lock'
+/** A lock that changes hands this often while we try belongs to somebody else. */
+const MAX_TRIES = 5
+
+/** Holds a directory for this process. */
+export interface DirectoryLock {
+  /** Gives the directory free. */
+  release(): Promise<void>
+}
+
+/**
+ * Takes the directory: `lock` holds the process id and its start time, so that neither a dead process nor a new one with the same id keeps it.
+ * @throws ShallotError 'directory-in-use' with the pid of the holder; 'directory-unwritable'
+ */
+export async function lockDirectory(dir: string): Promise<DirectoryLock> {
+  const path = join(dir, LOCK_FILE)
+  const own = `${path}.${process.pid}-${process.hrtime.bigint().toString(36)}`
+  const content = `${process.pid} ${(await startOf(process.pid)) ?? '-'}\n`
+  try {
+    await writeFile(own, content, { flag: 'wx', mode: PRIVATE_FILE_MODE })
+    for (let tries = 0; tries < MAX_TRIES; tries++) {
+      try {
+        // A hard link appears whole and only where nothing is: the one step that two starts cannot both take.
+        await link(own, path)
+        return { release: () => rm(path, { force: true }) }
+      } catch (error) {
+        if (!isErrno(error, 'EEXIST')) throw error
+      }
+      const holder = await readFile(path, 'utf8').catch(() => null)
+      if (holder === null) continue
+      const pid = Number.parseInt(holder, 10)
+      if (await isAlive(holder)) {
+        throw new ShallotError(
+          'directory-in-use',
+          `${dir} is in use by another Shallot node (process ${pid}). Stop it, or choose another directory`,
+          {
+            kind: 'process',
+            retry: 'later',
+          },
+        )
+      }
+      await removeStale(path, holder)
+    }
+    throw new ShallotError('directory-in-use', `${dir} is being taken by another Shallot node`, { kind: 'process', retry: 'later' })
+  } catch (error) {
+    throw storeError(path, error)
+  } finally {
+    await rm(own, { force: true }).catch(() => {})
+  }
+}
+
+/** Moves the lock away only if it still is the dead one: another start may have taken over between reading and now. */
+async function removeStale(path: string, judged: string): Promise<void> {
+  const aside = `${path}.stale-${process.pid}`
+  try {
+    await rename(path, aside)
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return
+    throw error
+  }
+  const moved = await readFile(aside, 'utf8').catch(() => judged)
+  if (moved !== judged) await link(aside, path).catch(() => {})
+  await rm(aside, { force: true })
+}
+
+async function isAlive(holder: string): Promise<boolean> {
+  const [pidText = '', start = '-'] = holder.trim().split(' ')
+  const pid = Number(pidText)
+  if (!Number.isSafeInteger(pid) || pid <= 0) return false
+  try {
+    process.kill(pid, 0)
+  } catch (error) {
+    if (isErrno(error, 'ESRCH')) return false
+  }
+  const now = await startOf(pid)
+  return start === '-' || now === null || now === start
+}
+
+/** When the process started, in ticks since boot (proc_pid_stat(5), field 22); null where /proc cannot tell. */
+async function startOf(pid: number): Promise<string | null> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => null)
+  if (stat === null) return null
+  // The second field is the program's name in parentheses, which may hold spaces and parentheses.
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null
+}

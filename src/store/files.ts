@@ -1,0 +1,85 @@
+import { constants } from 'node:fs'
+import { chmod, open, readFile, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { isErrno, storeError } from './errors.ts'
+
+/** Only the owner reads or writes. */
+export const PRIVATE_FILE_MODE = 0o600
+export const PRIVATE_DIR_MODE = 0o700
+
+let writes = 0
+
+/**
+ * Replaces a file whole: after a crash at any moment it holds either the old or the new bytes. The bytes are borrowed until it resolves.
+ * @param mode permissions of the new file; private unless told otherwise
+ * @throws ShallotError 'directory-unwritable', 'write-failed'
+ */
+export async function replaceFile(path: string, bytes: Uint8Array | string, mode: number = PRIVATE_FILE_MODE): Promise<void> {
+  // The name is this process's own, so that two writers never share a temporary file.
+  const temporary = `${path}.${process.pid}-${++writes}.tmp`
+  try {
+    const file = await open(temporary, 'wx', mode)
+    try {
+      await file.writeFile(bytes)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(temporary, path)
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {})
+    throw storeError(path, error)
+  }
+  await syncDirectory(dirname(path))
+}
+
+/** Writes a file that must not exist yet. @throws ShallotError 'file-exists', 'directory-unwritable', 'write-failed' */
+export async function createFile(path: string, bytes: Uint8Array | string, mode: number = PRIVATE_FILE_MODE): Promise<void> {
+  try {
+    const file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, mode)
+    try {
+      await file.writeFile(bytes)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+  } catch (error) {
+    throw storeError(path, error)
+  }
+  await syncDirectory(dirname(path))
+}
+
+/** The file's bytes, or null when there is no such file. @throws ShallotError 'read-failed' */
+export async function readFileIfAny(path: string): Promise<Uint8Array | null> {
+  try {
+    return await readFile(path)
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return null
+    throw storeError(path, error, 'read')
+  }
+}
+
+/** Takes group's and others' permissions away. Returns whether there were any. */
+export async function makePrivate(path: string): Promise<boolean> {
+  const file = await open(path, 'r')
+  try {
+    const { mode } = await file.stat()
+    if ((mode & 0o077) === 0) return false
+  } finally {
+    await file.close()
+  }
+  await chmod(path, PRIVATE_FILE_MODE)
+  return true
+}
+
+/** A rename is only lasting once its directory is on the disk. Some file systems cannot sync a directory: that is not an error. */
+async function syncDirectory(path: string): Promise<void> {
+  try {
+    const directory = await open(path, 'r')
+    try {
+      await directory.sync()
+    } finally {
+      await directory.close()
+    }
+  } catch {}
+}
