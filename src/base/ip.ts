@@ -17,7 +17,8 @@ export function ipFromBytes(bytes: Uint8Array): IpAddress {
   if (bytes.length === 4) return { family: 4, bytes }
   if (bytes.length !== 16) throw new MalformedError('IP address', `has ${bytes.length} bytes, not 4 or 16`)
   // RFC 4291 §2.5.5.2
-  if (bytes[10] === 0xff && bytes[11] === 0xff && bytes.subarray(0, 10).every((byte) => byte === 0)) return { family: 4, bytes: bytes.subarray(12) }
+  if (bytes[10] === 0xff && bytes[11] === 0xff && bytes.subarray(0, 10).every((byte) => byte === 0))
+    return { family: 4, bytes: bytes.subarray(12) }
   return { family: 6, bytes }
 }
 
