@@ -1,1 +1,3 @@
+export * from './byte-meter.ts'
 export * from './channel.ts'
+export * from './memory-channel.ts'
