@@ -1,0 +1,8 @@
+export { CONFIG_FILE, type ConfigSections, configSchema, loadConfig, type NodeConfig, parseConfig } from './config.ts'
+export { createLogger } from './logger.ts'
+export * from './multiaddr.ts'
+export { loadNetwork, NETWORK_FILE, type Network, networkSchema, networkToml } from './network-file.ts'
+export * from './node-control.ts'
+export { type ControlSection, type LogSection, type NodeSection, ROLES } from './sections.ts'
+export { briefToml, exampleToml, type Overrides } from './toml-example.ts'
+export { ConfigError, type ConfigProblem } from './toml-load.ts'

@@ -1,0 +1,105 @@
+import { z } from 'zod'
+import { parseHostPort, parseNodeAddress } from './multiaddr.ts'
+
+/** The sections of the configuration that are the node's own; every other section stands beside its subsystem. */
+
+/** Every role a node can have. */
+export const ROLES = ['client', 'guard', 'middle', 'exit', 'relay', 'bootstrap'] as const
+/** Addresses a node listens on or announces. */
+const MAX_ADDRESSES = 8
+/** Members of a family that one node names. */
+const MAX_FAMILY = 64
+/** A path of a unix socket, with its end (unix(7)). */
+export const SOCKET_PATH_BYTES = 107
+
+const addressForms = '/ip4/A.B.C.D/tcp/PORT or /ip6/X::Y/tcp/PORT for peers, the same with /tls at its end for direct links'
+
+const listenAddress = z
+  .string()
+  .refine((text) => parseNodeAddress(text)?.id === null, { error: `not an address to listen on: ${addressForms}` })
+const publicAddress = z.string().refine((text) => parseNodeAddress(text)?.id === null && parseNodeAddress(text)?.port !== 0, {
+  error: `not an address others can connect to: ${addressForms}`,
+})
+const nodeIdText = z.string().refine((text) => parseNodeAddress(`/ip4/0.0.0.0/tcp/1/p2p/${text}`) !== null, {
+  error: 'not a node id: it looks like 12D3KooW… (52 characters)',
+})
+
+export const nodeSection = z
+  .strictObject({
+    roles: z
+      .array(z.enum(ROLES))
+      .min(1)
+      .refine((roles) => new Set(roles).size === roles.length, { error: 'a role is named twice' })
+      .default(['client'])
+      .describe(
+        'What this node does, freely combined. client: carries your own traffic. guard, middle, exit: positions in the circuits of others. relay: lets nodes behind NAT be reached. bootstrap: the first address of newcomers.',
+      ),
+    network: z.string().min(1).default('network.toml').describe('The file with what the whole network shares, relative to this one.'),
+    dataDir: z.string().min(1).default('.').describe('Where keys and state are kept, relative to this file. One node at a time uses it.'),
+    listen: z
+      .array(listenAddress)
+      .max(MAX_ADDRESSES)
+      .default([])
+      .describe(`Addresses to accept other nodes at: ${addressForms}. Needed by every role but client, which listens on nothing.`),
+    advertise: z
+      .array(publicAddress)
+      .max(MAX_ADDRESSES)
+      .default([])
+      .describe(
+        'Addresses the others are told, when they are not those of listen: needed when that is 0.0.0.0 or ::, or behind a port mapping.',
+      ),
+    family: z
+      .array(nodeIdText)
+      .max(MAX_FAMILY)
+      .default([])
+      .describe('Node ids of relays run by the same people. When they name this one too, no path holds two of them.'),
+    bandwidthBytesPerSecond: z
+      .int()
+      .min(1_000)
+      .max(10_000_000_000)
+      .default(12_500_000)
+      .describe('The capacity this relay claims. Others choose it in proportion, as far as they have measured it.'),
+    crypto: z
+      .enum(['auto', 'native', 'portable'])
+      .default('auto')
+      .describe('The implementation of the primitives. auto: native where its library loads, else portable, which is many times slower.'),
+  })
+  .describe('What this node is.')
+
+export const controlSection = z
+  .strictObject({
+    enabled: z.boolean().default(true).describe('Serve the control API, which `shallot status` and the other commands talk to.'),
+    listen: z
+      .string()
+      .refine((text) => (text.startsWith('unix:') && text.length > 5) || parseHostPort(text) !== null, {
+        error: 'neither unix:PATH nor ADDRESS:PORT',
+      })
+      .default('unix:control.sock')
+      .describe(
+        'unix:PATH, relative to data_dir, or ADDRESS:PORT of the loopback (port 0: any free one). Both ask for the token in control.token.',
+      ),
+  })
+  .describe('How commands and programs on this machine talk to the node.')
+
+const levels = ['error', 'warn', 'info', 'debug', 'trace'] as const
+
+export const logSection = z
+  .strictObject({
+    level: z
+      .enum(levels)
+      .default('info')
+      .describe('The least important lines that are written. Addresses, names and targets only ever show at debug and trace.'),
+    format: z
+      .enum(['text', 'json'])
+      .default('text')
+      .describe('text for people, json for programs: one object a line. Always to standard error.'),
+    subsystems: z
+      .record(z.string(), z.enum(levels))
+      .default({})
+      .describe('Levels for single parts, by name: { link = "debug" }. What begins with that name is meant too.'),
+  })
+  .describe('What the node says of itself.')
+
+export type NodeSection = z.output<typeof nodeSection>
+export type ControlSection = z.output<typeof controlSection>
+export type LogSection = z.output<typeof logSection>
