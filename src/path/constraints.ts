@@ -1,0 +1,90 @@
+import { type IpNetwork, type NodeId, networkContains, parseNetwork, parseNodeId } from '../base/index.ts'
+import type { PathConfig } from './config.ts'
+import type { Position, RelayFacts } from './relay-facts.ts'
+
+/** The version of the circuit protocol that this client speaks (`/shallot/circuit/1`). */
+export const CIRCUIT_VERSIONS: readonly number[] = [1]
+
+/**
+ * Why a relay can't be at a position of a path. In this order a candidate is held against them, and counted under the first it breaks.
+ * The first group is about the relay alone, the second about this request, the third about the relays already chosen.
+ */
+export const RULES = [
+  'role', // does not serve the position
+  'not-eligible', // known, but not yet good enough for one's own paths
+  'version', // speaks no circuit version of ours
+  'no-address', // reached directly, but has no IP address that could be held against the diversity rules
+  'nat-relay-unknown', // reached through NAT relays none of which is in the view
+  'excluded-node',
+  'excluded-network',
+  'not-in-exit-nodes', // the user set a strict list of exits
+  'own-node', // this node itself, or one that shares network, family or NAT relay with it
+  'no-weight', // has no capacity to offer
+  'port', // the exit's policy refuses the port
+  'not-in-view', // a guard of the sample that the view does not hold
+  'set-aside', // failed too often lately
+  'excluded-here', // refused this very request before
+  'same-node',
+  'same-nat-relay',
+  'same-network', // the same /16 (IPv4) or /32 (IPv6)
+  'same-family', // mutually declared
+] as const
+
+export type Rule = (typeof RULES)[number]
+/** How many candidates each rule refused. */
+export type RuleCounts = Partial<Record<Rule, number>>
+
+/** What holds for every path of this node. */
+export interface PathConstraints {
+  /** This node itself when it serves as a relay; null for a pure client. */
+  readonly self: NodeId | null
+  readonly circuitVersions: readonly number[]
+  readonly excludeNodes: ReadonlySet<NodeId>
+  readonly excludeNetworks: readonly IpNetwork[]
+  /** Empty: any exit. */
+  readonly exitNodes: ReadonlySet<NodeId>
+}
+
+export function constraintsOf(
+  config: Pick<PathConfig, 'excludeNodes' | 'excludeNetworks' | 'exitNodes'>,
+  self: NodeId | null = null,
+): PathConstraints {
+  return {
+    self,
+    circuitVersions: CIRCUIT_VERSIONS,
+    excludeNodes: new Set(config.excludeNodes.map(parseNodeId)),
+    excludeNetworks: config.excludeNetworks.map(parseNetwork),
+    exitNodes: new Set(config.exitNodes.map(parseNodeId)),
+  }
+}
+
+/** A relay fits the network's rules for a position, whatever the user wants: what balances of capacity are reckoned from. */
+export function networkRule(facts: RelayFacts, position: Position, constraints: PathConstraints, viaKnown: boolean): Rule | null {
+  if (!facts.positions.includes(position) || (position === 'exit' && !facts.exitPolicy)) return 'role'
+  if (!facts.eligible) return 'not-eligible'
+  if (!facts.circuitVersions.some((version) => constraints.circuitVersions.includes(version))) return 'version'
+  if (facts.via.length > 0 ? !viaKnown : facts.networks.length === 0) return facts.via.length > 0 ? 'nat-relay-unknown' : 'no-address'
+  return null
+}
+
+/** What the user's configuration says against a relay (or the relays in front of it) at a position. */
+export function userRule(facts: RelayFacts, front: readonly RelayFacts[], position: Position, constraints: PathConstraints): Rule | null {
+  const { excludeNodes, excludeNetworks, exitNodes } = constraints
+  const places = [facts, ...front]
+  if (places.some((place) => excludeNodes.has(place.id)) || facts.via.some((id) => excludeNodes.has(id))) return 'excluded-node'
+  const inNetwork = (place: RelayFacts): boolean =>
+    place.addresses.some((address) => excludeNetworks.some((network) => networkContains(network, address)))
+  if (excludeNetworks.length > 0 && places.some(inNetwork)) return 'excluded-network'
+  if (position === 'exit' && exitNodes.size > 0 && !exitNodes.has(facts.id)) return 'not-in-exit-nodes'
+  return null
+}
+
+/** Adds one refusal. */
+export function countRule(counts: RuleCounts, rule: Rule, by = 1): void {
+  counts[rule] = (counts[rule] ?? 0) + by
+}
+
+/** The rule that took the last candidate: the last, in the order of RULES, that refused any. Null when there was none to refuse. */
+export function emptyingRule(counts: RuleCounts): Rule | null {
+  return RULES.findLast((rule) => (counts[rule] ?? 0) > 0) ?? null
+}

@@ -1,0 +1,73 @@
+import type { PathFailure, PathResult } from './choose.ts'
+import type { Rule, RuleCounts } from './constraints.ts'
+import type { ExitNeed } from './path-view.ts'
+
+/** What each rule says of a relay, for people. */
+const SAYS: Readonly<Record<Rule, string>> = {
+  role: 'do not serve this position',
+  'not-eligible': 'are known, but not yet good enough for own paths',
+  version: 'speak no circuit version of ours',
+  'no-address': 'have no IP address to hold against the network rules',
+  'nat-relay-unknown': 'are behind NAT relays that are not in the view',
+  'excluded-node': 'are in exclude_nodes',
+  'excluded-network': 'are in exclude_networks',
+  'not-in-exit-nodes': 'are not in exit_nodes',
+  'own-node': 'are this node, or share network or family with it',
+  'no-weight': 'have no capacity to offer',
+  port: 'refuse the port',
+  'not-in-view': 'are not in the view',
+  'set-aside': 'are set aside after failures',
+  'excluded-here': 'refused this request before',
+  'same-node': 'are in the path already',
+  'same-nat-relay': 'share a NAT relay with another hop',
+  'same-network': 'are in the same /16 (IPv6: /32) as another hop',
+  'same-family': 'are of the same family as another hop',
+}
+
+/** The choice in lines of text: what `shallot circuits --why` prints. Names relays by id, never a target. */
+export function explain(result: PathResult): readonly string[] {
+  if (result.kind === 'no-path') return [explainFailure(result)]
+  const [guard, middle, exit] = result.path
+  const { reasons } = result
+  const passed = reasons.guard.passedOver.map(({ id, failure }) => `guard ${id} passed over: ${explainFailure(failure)}`)
+  return [
+    ...passed,
+    `guard ${guard}: number ${reasons.guard.place + 1} of ${reasons.guard.of} usable guards of the sample`,
+    `exit ${exit}: ${drawnText(reasons.exit)}${portsText(reasons.need)}`,
+    `middle ${middle}: ${drawnText(reasons.middle)}`,
+    ...(reasons.setAsideUsed ? ['relays that are set aside had to be used: nothing else was left'] : []),
+  ]
+}
+
+export function explainFailure({ position, rule, counts, need }: PathFailure): string {
+  const ports = position === 'exit' ? portsText(need) : ''
+  if (rule === null) return `no ${position}${ports}: there are no candidates`
+  return `no ${position}${ports}: the last were refused because they ${SAYS[rule]} (${countsText(counts)})`
+}
+
+function drawnText({
+  how,
+  candidates,
+  probability,
+  refused,
+}: {
+  how: string
+  candidates: number
+  probability: number
+  refused: RuleCounts
+}): string {
+  const chance = `${(probability * 100).toFixed(probability < 0.01 ? 3 : 1)} %`
+  const before = Object.keys(refused).length > 0 ? `; refused ${how === 'exact' ? 'of all relays' : 'before'}: ${countsText(refused)}` : ''
+  return `drawn by weight from ${candidates} candidates, a chance of ${chance}${before}`
+}
+
+function countsText(counts: RuleCounts): string {
+  return Object.entries(counts)
+    .map(([rule, count]) => `${count} ${rule}`)
+    .join(', ')
+}
+
+function portsText({ ports, family }: ExitNeed): string {
+  if (ports.length === 0) return ''
+  return ` for port${ports.length > 1 ? 's' : ''} ${ports.join(', ')}${family ? ` over IPv${family}` : ''}`
+}
