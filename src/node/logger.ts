@@ -113,5 +113,5 @@ function textLines(stream: DestinationStream): DestinationStream {
 /** Text that cannot break the line or the terminal. */
 function oneLine(value: unknown): string {
   const text = typeof value === 'string' && /^[\w./:@[\]…()+-]+$/.test(value) ? value : JSON.stringify(value)
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '?')
+  return text.replace(/\p{Cc}/gu, '?')
 }

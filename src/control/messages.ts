@@ -1,0 +1,38 @@
+import type { CircuitFacts, NodeEvent, NodeStatus, RelayFacts, StreamFacts } from '../node/index.ts'
+
+/**
+ * The control API: HTTP/1.1 with JSON bodies on a unix socket or the loopback. Every request carries `Authorization: Bearer TOKEN`
+ * with the token of the file `control.token` in the node's directory. The route names are the contract; docs/control-api.md tells them to people.
+ */
+export interface ControlRoutes {
+  'GET /v1/status': NodeStatus
+  /** `?why=1` fills in the reasons of each path. */
+  'GET /v1/circuits': readonly CircuitFacts[]
+  /** `?role=exit` keeps those with the role. */
+  'GET /v1/relays': readonly RelayFacts[]
+  'GET /v1/streams': readonly StreamFacts[]
+  'POST /v1/new-circuit': CircuitFacts
+  /** Answered before the node ends. */
+  'POST /v1/shutdown': { readonly stopping: true }
+}
+
+/** `GET /v1/events`: server-sent events, each with `event: TYPE` and `data: JSON of this`. */
+export type ControlEvent = NodeEvent
+
+/** The body of every answer that is not 2xx. */
+export interface ControlProblem {
+  readonly error: { readonly code: string; readonly message: string }
+}
+
+/** The file with the token, in the node's directory. */
+export const TOKEN_FILE = 'control.token'
+
+export const ROUTES = [
+  'GET /v1/status',
+  'GET /v1/circuits',
+  'GET /v1/relays',
+  'GET /v1/streams',
+  'POST /v1/new-circuit',
+  'POST /v1/shutdown',
+  'GET /v1/events',
+] as const

@@ -1,0 +1,75 @@
+import { lstat, mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir, userInfo } from 'node:os'
+import { join } from 'node:path'
+import { z } from 'zod'
+import type { Logger } from '../base/index.ts'
+import { ROLES } from '../node/index.ts'
+import { PRIVATE_DIR_MODE, replaceFile } from '../store/index.ts'
+
+/** Where a running node of this user can be talked to. Holds no secret: the token is in its own file. */
+const entrySchema = z.strictObject({
+  /** "ADDRESS:PORT" or the path of a socket. */
+  address: z.string(),
+  tokenFile: z.string(),
+  dir: z.string(),
+  pid: z.int(),
+  roles: z.array(z.enum(ROLES)).readonly(),
+  startedAt: z.number(),
+})
+
+export type RunningNode = z.output<typeof entrySchema>
+
+/** Says that a node runs, in a folder of this user's; returns how to take it back. A failure costs convenience only and is logged. */
+export async function announce(node: RunningNode, logger: Logger): Promise<() => Promise<void>> {
+  const dir = registryDir()
+  const file = join(dir, `${node.pid}-${node.startedAt}-${node.address.replaceAll(/[^0-9A-Za-z.]/g, '_').slice(-64)}.json`)
+  try {
+    await mkdir(dir, { recursive: true, mode: PRIVATE_DIR_MODE })
+    await refuseForeign(dir)
+    await replaceFile(file, JSON.stringify(node))
+  } catch (error) {
+    logger.warn('this node cannot be found without --dir: its registry folder is not usable', { error })
+    return async () => {}
+  }
+  return () => rm(file, { force: true }).catch(() => {})
+}
+
+/** The nodes of this user that run now, newest first. Entries of dead processes are removed. */
+export async function runningNodes(): Promise<RunningNode[]> {
+  const dir = registryDir()
+  const found: RunningNode[] = []
+  try {
+    await refuseForeign(dir)
+    for (const name of await readdir(dir)) {
+      if (!name.endsWith('.json')) continue
+      const path = join(dir, name)
+      const entry = entrySchema.safeParse(JSON.parse(await readFile(path, 'utf8').catch(() => 'null')))
+      if (entry.success && isAlive(entry.data.pid)) found.push(entry.data)
+      else await rm(path, { force: true })
+    }
+  } catch {
+    // No folder, or not ours: no nodes that we know of.
+  }
+  return found.sort((a, b) => b.startedAt - a.startedAt)
+}
+
+function registryDir(): string {
+  const runtime = process.env.XDG_RUNTIME_DIR
+  return runtime ? join(runtime, 'shallot') : join(tmpdir(), `shallot-${userInfo().uid}`)
+}
+
+/** A folder in /tmp could have been made by another user, to send commands elsewhere. */
+async function refuseForeign(dir: string): Promise<void> {
+  const stat = await lstat(dir)
+  if (!stat.isDirectory() || stat.uid !== userInfo().uid || (stat.mode & 0o022) !== 0)
+    throw new Error(`${dir} is not this user's own directory`)
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
