@@ -57,11 +57,10 @@ export interface HopTarget {
   readonly onionKey: OnionPublicKey
 }
 
+/** The relay's onion key. The ML-KEM key of a handshake is the client's and ephemeral, so it is not here. */
 export interface OnionPublicKey {
   /** B, 32 bytes. */
   readonly x25519: Uint8Array
-  /** ek, 1184 bytes. */
-  readonly mlkem768: Uint8Array
 }
 
 /** An output of either machine. Exactly one thing to do for each. */
