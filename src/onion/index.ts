@@ -1,5 +1,6 @@
 export * from './cell.ts'
 export * from './circuit.ts'
+export * from './extensions.ts'
 export * from './handshake.ts'
 export type { HopKeys } from './kdf.ts'
 export * from './keyring.ts'
