@@ -13,10 +13,14 @@ export interface TransferPlan {
   readonly runs: number
   /** About how long one transfer may take. */
   readonly seconds: number
+  /** A fixed size, one of `fileSizesMb`, in place of one that fits `seconds`. */
+  readonly mb?: number
 }
 
 export interface TransferResult {
   readonly mbPerSecond: Spread
+  /** Downloads of one stream: without the time to the first byte. */
+  readonly afterFirstByte: Spread | null
   readonly mb: number
   readonly streams: number
   readonly all: readonly number[]
@@ -29,26 +33,24 @@ export async function measureTransfers(network: Network, origin: Origin, plan: T
   let pids: Pids | null = null
   for (const user of new Set(users)) pids = await network.path(user, origin.web)
 
-  let rate = await transferOnce(network, origin, plan, users, 2)
-  rate = Math.max(rate, await transferOnce(network, origin, plan, users, rate > 10 ? 10 : 2))
-  const mb = fileSizesMb.findLast((size) => size * plan.streams <= rate * plan.seconds) ?? fileSizesMb[0]
-
+  const mb = plan.mb ?? (await fittingSize(network, origin, plan, users))
   // The circuit may have been retired meanwhile: the path is asked for last.
   if (!plan.ownCircuits) pids = await network.path(users[0]!, origin.web)
   const serverPids = origin.pids.flatMap((pid) => [pid, ...descendantsOf(pid)])
   const watched = [...new Set([...network.allPids, ...serverPids])].filter(isAlive)
   const before = new Map(watched.map((pid) => [pid, cpuSeconds(pid)]))
-  const all: number[] = []
-  for (let i = 0; i < plan.runs; i++) all.push(await transferOnce(network, origin, plan, users, mb))
+  const done: Transfer[] = []
+  for (let i = 0; i < plan.runs; i++) done.push(await transferOnce(network, origin, plan, users, mb))
   const gb = (plan.runs * plan.streams * mb) / 1000
   const cost = (pid: number): number => (before.has(pid) && isAlive(pid) ? cpuSeconds(pid) - before.get(pid)! : 0)
   const sum = (list: readonly number[]): number => round(list.reduce((total, pid) => total + cost(pid), 0) / gb)
   const client = pids!.client
   return {
-    mbPerSecond: spread(all),
+    mbPerSecond: spread(done.map((transfer) => transfer.mbPerSecond)),
+    afterFirstByte: plan.up || plan.streams > 1 ? null : spread(done.map((transfer) => transfer.afterFirstByte)),
     mb,
     streams: plan.streams,
-    all: all.map(round),
+    all: done.map((transfer) => round(transfer.mbPerSecond)),
     cpuSecondsPerGb: {
       ...(plan.ownCircuits
         ? { client: sum([client]), relaysTogether: sum(network.allPids.filter((pid) => pid !== client)) }
@@ -58,21 +60,25 @@ export async function measureTransfers(network: Network, origin: Origin, plan: T
   }
 }
 
-/** MB/s of one transfer by curl's own clock, or of several at once taken together. */
-async function transferOnce(network: Network, origin: Origin, plan: TransferPlan, users: readonly string[], mb: number): Promise<number> {
+/** The largest file that takes about `plan.seconds`, found by two short transfers. */
+async function fittingSize(network: Network, origin: Origin, plan: TransferPlan, users: readonly string[]): Promise<number> {
+  const first = await transferOnce(network, origin, plan, users, 2)
+  const second = await transferOnce(network, origin, plan, users, first.mbPerSecond > 10 ? 10 : 2)
+  const rate = Math.max(first.mbPerSecond, second.mbPerSecond)
+  return fileSizesMb.findLast((size) => size * plan.streams <= rate * plan.seconds) ?? fileSizesMb[0]
+}
+
+interface Transfer {
+  readonly mbPerSecond: number
+  readonly afterFirstByte: number
+}
+
+/** One transfer by curl's own clock, or several at once taken together. */
+async function transferOnce(network: Network, origin: Origin, plan: TransferPlan, users: readonly string[], mb: number): Promise<Transfer> {
   const began = performance.now()
+  const written = '%{http_code} %{time_total} %{time_starttransfer}'
   const curls = users.map((user) => {
-    const args = [
-      '-sS',
-      '-o',
-      '/dev/null',
-      '--max-time',
-      '120',
-      '-w',
-      '%{http_code} %{time_total}',
-      '-x',
-      `socks5h://${user}:x@${network.socks}`,
-    ]
+    const args = ['-sS', '-o', '/dev/null', '--max-time', '120', '-w', written, '-x', `socks5h://${user}:x@${network.socks}`]
     args.push(...(plan.up ? ['-T', origin.file(mb), '-H', 'Expect:', `http://${origin.sink}/up`] : [`http://${origin.web}/${mb}m`]))
     return Program.start('curl', args)
   })
@@ -81,5 +87,7 @@ async function transferOnce(network: Network, origin: Origin, plan: TransferPlan
     if (code !== 0 || !curl.stdout.startsWith('200 ')) throw new Error(`curl through the ${network.name} failed: ${code} ${curl.tail(500)}`)
   }
   const wallSeconds = (performance.now() - began) / 1000
-  return curls.length === 1 ? mb / Number(curls[0]!.stdout.split(' ')[1]) : (users.length * mb) / wallSeconds
+  const [, total, firstByte] = curls[0]!.stdout.split(' ').map(Number)
+  if (curls.length > 1) return { mbPerSecond: (users.length * mb) / wallSeconds, afterFirstByte: Number.NaN }
+  return { mbPerSecond: mb / total!, afterFirstByte: mb / (total! - firstByte!) }
 }
