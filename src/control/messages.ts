@@ -2,7 +2,7 @@ import type { CircuitFacts, NodeEvent, NodeStatus, RelayFacts, StreamFacts } fro
 
 /**
  * The control API: HTTP/1.1 with JSON bodies on a unix socket or the loopback. Every request carries `Authorization: Bearer TOKEN`
- * with the token of the file `control.token` in the node's directory. The route names are the contract; docs/control-api.md tells them to people.
+ * with the token of the file `control-token` in the node's directory. The route names are the contract; docs/control-api.md tells them to people.
  */
 export interface ControlRoutes {
   'GET /v1/status': NodeStatus
@@ -25,7 +25,7 @@ export interface ControlProblem {
 }
 
 /** The file with the token, in the node's directory. */
-export const TOKEN_FILE = 'control.token'
+export const TOKEN_FILE = 'control-token'
 
 export const ROUTES = [
   'GET /v1/status',

@@ -3,9 +3,9 @@ import { chmod, rm } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { resolve } from 'node:path'
-import { type Logger, messageOf, ShallotError } from '../base/index.ts'
+import { formatHostPort, type Logger, messageOf, ShallotError } from '../base/index.ts'
 import type { ServingRole } from '../directory/index.ts'
-import { type ControlSection, hostPort, type NodeControl, parseHostPort, ROLES } from '../node/index.ts'
+import { type ControlSection, type NodeControl, parseIpPort, ROLES } from '../node/index.ts'
 import { isErrno, replaceFile } from '../store/index.ts'
 import { EventFeed } from './event-feed.ts'
 import { type ControlProblem, ROUTES, TOKEN_FILE } from './messages.ts'
@@ -234,7 +234,7 @@ function role(url: URL): ServingRole | undefined {
 }
 
 async function listen(server: Server, where: string, dir: string): Promise<string> {
-  const tcp = parseHostPort(where)
+  const tcp = parseIpPort(where)
   const path = tcp === null ? resolve(dir, where.slice('unix:'.length)) : null
   if (path !== null) {
     if (Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES) {
@@ -253,7 +253,7 @@ async function listen(server: Server, where: string, dir: string): Promise<strin
     return path
   }
   const bound = server.address() as AddressInfo
-  return hostPort(bound.address, bound.port)
+  return formatHostPort(bound.address, bound.port)
 }
 
 function listenError(where: string, error: unknown): ShallotError {

@@ -1,85 +1,125 @@
 import type { ConfigSections } from './config.ts'
-import { isLoopback, isWildcard, parseHostPort, parseNodeAddress } from './multiaddr.ts'
+import { isLoopback, isWildcard, parseIpPort, parseNodeAddress } from './multiaddr.ts'
 import type { ConfigProblem, LoadedToml } from './toml-load.ts'
 
-type Rule = (config: ConfigSections, loaded: LoadedToml<ConfigSections>) => ConfigProblem | null
+/** A rule gives the key and the message when it is broken. */
+type Rule = (
+  config: ConfigSections,
+  isSet: LoadedToml<ConfigSections>['isSet'],
+) => { readonly key: readonly PropertyKey[]; readonly message: string } | null
 
 /** Values that are right each by itself and impossible together. */
 export function crossCheck(loaded: LoadedToml<ConfigSections>): ConfigProblem[] {
-  return rules.map((rule) => rule(loaded.value, loaded)).filter((problem) => problem !== null)
+  const broken = rules.map((rule) => rule(loaded.value, loaded.isSet)).filter((result) => result !== null)
+  return broken.map(({ key, message }) => loaded.problem(key, message))
+}
+
+/** Roles that others connect to. */
+function serving(config: ConfigSections): string | undefined {
+  return config.node.roles.find((role) => role !== 'client')
 }
 
 const rules: readonly Rule[] = [
-  ({ node }, { problem }) => {
-    const serving = node.roles.find((role) => role !== 'client')
-    if (serving === undefined || node.listen.length > 0) return null
-    return problem(
-      ['node', 'roles'],
-      `node.roles holds ${JSON.stringify(serving)}, which other nodes connect to, but node.listen is empty; add addresses such as "/ip4/0.0.0.0/tcp/4460" and "/ip4/0.0.0.0/tcp/4461/tls"`,
-    )
+  (config) => {
+    const role = serving(config)
+    if (role === undefined || config.link.listen.length > 0) return null
+    const message = `node.roles holds ${quote(role)}, which other nodes connect to, but link.listen is empty; add an address such as "/ip4/0.0.0.0/tcp/4460"`
+    return { key: ['node', 'roles'], message }
   },
-  ({ node }, { problem }) => {
-    if (node.roles.some((role) => role !== 'client') || (node.listen.length === 0 && node.advertise.length === 0)) return null
-    const key = node.listen.length > 0 ? 'listen' : 'advertise'
-    return problem(
-      ['node', key],
-      `node.${key} is set, but node.roles is only ["client"]: a client listens on nothing, so that nobody can find it; remove node.${key} or add a serving role`,
-    )
+  (config) => {
+    if (serving(config) !== undefined || config.link.listen.length === 0) return null
+    const message =
+      'link.listen is set, but node.roles is only ["client"]: a client listens on nothing, so that nobody can find it; remove link.listen or add a serving role'
+    return { key: ['link', 'listen'], message }
   },
-  ({ node }, { problem }) => {
-    const circuits = node.roles.some(
-      (role) => role === 'guard' || role === 'middle' || role === 'exit' || role === 'bootstrap' || role === 'relay',
-    )
-    if (!circuits || node.listen.length === 0 || node.listen.some((text) => parseNodeAddress(text)?.tls === false)) return null
-    return problem(['node', 'listen'], 'node.listen has only addresses for direct links (/tls); peers need one without: "/ip4/…/tcp/PORT"')
+  (config) => {
+    if (serving(config) !== undefined || config.node.advertise.length === 0) return null
+    return {
+      key: ['node', 'advertise'],
+      message: 'node.advertise is set, but node.roles is only ["client"], which tells nobody an address; remove it or add a serving role',
+    }
   },
-  ({ node }, { problem }) => {
-    const wildcard = node.listen.find((text) => isWildcard(parseNodeAddress(text)?.host ?? ''))
+  ({ link }) => {
+    const at = link.listen.findIndex((text) => parseNodeAddress(text)?.id !== null)
+    if (at < 0) return null
+    const message = `link.listen[${at}] is ${quote(link.listen[at])}; it must be /ip4/A.B.C.D/tcp/PORT or /ip6/X::Y/tcp/PORT (port 0: any free one)`
+    return { key: ['link', 'listen', at], message }
+  },
+  ({ node, link }) => {
+    const wildcard = link.listen.find((text) => isWildcard(parseNodeAddress(text)?.host ?? ''))
     if (wildcard === undefined || node.advertise.length > 0) return null
-    return problem(
-      ['node', 'listen'],
-      `node.listen holds ${JSON.stringify(wildcard)}, which others cannot connect to as it stands; name the public addresses in node.advertise`,
-    )
+    const message = `link.listen holds ${quote(wildcard)}, which others cannot connect to as it stands; name the public addresses in node.advertise`
+    return { key: ['link', 'listen'], message }
   },
-  ({ node }, { problem }) => {
+  ({ node }) => {
     const wildcard = node.advertise.find((text) => isWildcard(parseNodeAddress(text)?.host ?? ''))
     return wildcard === undefined
       ? null
-      : problem(['node', 'advertise'], `node.advertise holds ${JSON.stringify(wildcard)}; others need an address of this machine`)
+      : { key: ['node', 'advertise'], message: `node.advertise holds ${quote(wildcard)}; others need an address of this machine` }
   },
-  ({ control }, { problem }) => {
-    const address = parseHostPort(control.listen)
+  ...(['socks', 'http'] as const).map<Rule>((section) => (config, isSet) => {
+    if (config.node.roles.includes('client') || !isSet([section, 'listen']) || config[section].listen.length === 0) return null
+    const message = `${section}.listen is set, but node.roles does not hold "client", which alone carries traffic of programs; add "client", or remove ${section}.listen`
+    return { key: [section, 'listen'], message }
+  }),
+  ({ control }) => {
+    const address = parseIpPort(control.listen)
     if (address === null || isLoopback(address.host)) return null
-    return problem(
-      ['control', 'listen'],
-      `control.listen is ${JSON.stringify(control.listen)}; only this machine may control the node: use 127.0.0.1:PORT, [::1]:PORT or unix:PATH`,
-    )
+    const message = `control.listen is ${quote(control.listen)}; only this machine may control the node: use unix:PATH, 127.0.0.1:PORT or [::1]:PORT`
+    return { key: ['control', 'listen'], message }
   },
-  ({ path }, { problem }) => {
+  (config) => {
+    const taken = new Map<string, string>()
+    const client = config.node.roles.includes('client')
+    const places: [string, readonly PropertyKey[], string][] = []
+    if (client)
+      for (const section of ['socks', 'http'] as const)
+        config[section].listen.forEach((text, i) => places.push([text, [section, 'listen', i], `${section}.listen`]))
+    if (config.control.enabled) places.push([config.control.listen, ['control', 'listen'], 'control.listen'])
+    for (const [address, key, name] of places) {
+      const other = taken.get(address)
+      if (other !== undefined && !address.endsWith(':0'))
+        return { key, message: `${name} and ${other} are both ${quote(address)}; give one of them another port` }
+      taken.set(address, name)
+    }
+    return null
+  },
+  ({ path }) => {
     const both = path.exitNodes.find((id) => path.excludeNodes.includes(id))
     return both === undefined
       ? null
-      : problem(['path', 'exitNodes'], `path.exit_nodes and path.exclude_nodes both hold ${both}; remove it from one of them`)
+      : { key: ['path', 'exitNodes'], message: `path.exit_nodes and path.exclude_nodes both hold ${both}; remove it from one of them` }
   },
-  ({ path }, { problem }) =>
+  ({ path }) =>
     path.guardsInUse <= path.guardsPrimary
       ? null
-      : problem(
-          ['path', 'guardsInUse'],
-          `path.guards_in_use is ${path.guardsInUse}, more than path.guards_primary (${path.guardsPrimary}); make it at most that`,
-        ),
-  ({ path }, { problem }) =>
+      : tooMuch(['path', 'guardsInUse'], 'path.guards_in_use', path.guardsInUse, 'path.guards_primary', path.guardsPrimary),
+  ({ path }) =>
     path.guardsPrimary <= path.guardSampleSize
       ? null
-      : problem(
-          ['path', 'guardsPrimary'],
-          `path.guards_primary is ${path.guardsPrimary}, more than path.guard_sample_size (${path.guardSampleSize}); make it at most that`,
-        ),
-  ({ relaying }, { problem }) =>
+      : tooMuch(['path', 'guardsPrimary'], 'path.guards_primary', path.guardsPrimary, 'path.guard_sample_size', path.guardSampleSize),
+  ({ relaying }) =>
     relaying.pressedStallTimeoutMs <= relaying.stallTimeoutMs
       ? null
-      : problem(
+      : tooMuch(
           ['relaying', 'pressedStallTimeoutMs'],
-          `relaying.pressed_stall_timeout_ms is ${relaying.pressedStallTimeoutMs}, longer than relaying.stall_timeout_ms (${relaying.stallTimeoutMs}); under pressure it must be shorter`,
+          'relaying.pressed_stall_timeout_ms',
+          relaying.pressedStallTimeoutMs,
+          'relaying.stall_timeout_ms',
+          relaying.stallTimeoutMs,
         ),
 ]
+
+function tooMuch(
+  key: readonly PropertyKey[],
+  name: string,
+  value: number,
+  limitName: string,
+  limit: number,
+): { key: readonly PropertyKey[]; message: string } {
+  return { key, message: `${name} is ${value}, more than ${limitName} (${limit}); it must be at most that` }
+}
+
+function quote(value: unknown): string {
+  return JSON.stringify(value)
+}

@@ -2,11 +2,14 @@ import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { ShallotError } from '../base/index.ts'
+import type { NetworkRules } from '../directory/index.ts'
+import { httpConfig, socksConfig } from '../ingress/index.ts'
+import { linkConfig } from '../link/index.ts'
 import { pathConfig } from '../path/index.ts'
 import { relayingConfig } from '../relaying/index.ts'
 import { isErrno } from '../store/index.ts'
 import { crossCheck } from './config-rules.ts'
-import { loadNetwork, type Network } from './network-file.ts'
+import { loadNetwork } from './network-file.ts'
 import { controlSection, logSection, nodeSection } from './sections.ts'
 import { ConfigError, freeze, loadToml } from './toml-load.ts'
 
@@ -15,20 +18,24 @@ export const CONFIG_FILE = 'shallot.toml'
 
 /** `shallot.toml`: a section for each subsystem, whose schema stands beside it. */
 export const configSchema = z.strictObject({
-  node: nodeSection.prefault({}),
-  path: pathConfig.prefault({}).describe('Which relays the circuits of this client go through.'),
-  relaying: relayingConfig.prefault({}).describe('Limits of what this node does for the circuits of others.'),
-  control: controlSection.prefault({}),
-  log: logSection.prefault({}),
+  node: nodeSection.prefault({}).describe('What this node is.'),
+  link: linkConfig.prefault({}).describe('Connections to other nodes.'),
+  socks: socksConfig.prefault({}).describe('The SOCKS5 proxy of a client.'),
+  http: httpConfig.prefault({}).describe('The HTTP proxy of a client.'),
+  path: pathConfig.prefault({}).describe('Which relays the circuits of a client go through.'),
+  relaying: relayingConfig.prefault({}).describe('Limits of what a relay does for the circuits of others.'),
+  control: controlSection.prefault({}).describe('How commands and programs on this machine talk to the node.'),
+  log: logSection.prefault({}).describe('What the node says of itself.'),
 })
 
 export type ConfigSections = z.output<typeof configSchema>
 
-/** Everything a node is started with: frozen, checked, paths absolute. */
+/** Everything a node is started with: checked, frozen, paths absolute. */
 export interface NodeConfig extends ConfigSections {
   /** The directory of keys and state: `node.data_dir`, absolute. */
   readonly dir: string
-  readonly net: Network
+  /** What `network.toml` says. */
+  readonly network: NetworkRules
 }
 
 /**
@@ -42,33 +49,36 @@ export async function loadConfig(path: string): Promise<NodeConfig> {
 /** The same from text. @param path names the text in messages, and its directory is what relative paths start from */
 export async function parseConfig(text: string, path: string, read: (file: string) => Promise<string>): Promise<NodeConfig> {
   const loaded = loadToml(text, path, configSchema)
-  const base = dirname(resolve(path))
-  const networkFile = resolve(base, loaded.value.node.network)
+  const { node } = loaded.value
   const problems = crossCheck(loaded)
   if (problems.length > 0) throw new ConfigError(path, problems)
-  const net = loadNetwork(await read(networkFile), networkFile)
-  if (net.bootstrap.length === 0 && !loaded.value.node.roles.includes('bootstrap')) {
-    const message = `${networkFile} names no bootstrap address, so this node could find nobody; add one to its bootstrap list, or the role bootstrap to node.roles`
+  const base = dirname(resolve(path))
+  const networkFile = resolve(base, node.network)
+  const network = loadNetwork(await read(networkFile), networkFile)
+  if (network.bootstrap.length === 0 && !node.roles.includes('bootstrap')) {
+    const message = `${networkFile} names no bootstrap address, so this node could find nobody; add one to its list \`bootstrap\`, or the role "bootstrap" to node.roles`
     throw new ConfigError(path, [loaded.problem(['node', 'network'], message)])
   }
-  return freeze({ ...loaded.value, dir: resolve(base, loaded.value.node.dataDir), net })
+  return freeze({ ...loaded.value, dir: resolve(base, node.dataDir), network })
 }
 
 async function readText(path: string, what: string): Promise<string> {
   try {
     return await readFile(path, 'utf8')
   } catch (error) {
-    const problem = isErrno(error, 'ENOENT')
-      ? 'there is no such file'
-      : isErrno(error, 'EACCES', 'EPERM')
-        ? 'permission denied'
-        : isErrno(error, 'EISDIR')
-          ? 'it is a directory'
-          : String(error)
+    const problem = Object.entries(reasons).find(([code]) => isErrno(error, code))?.[1] ?? String(error)
     throw new ShallotError('config-unreadable', `${what}, ${path}, cannot be read: ${problem}`, {
       kind: 'config',
       retry: 'never',
       cause: error,
     })
   }
+}
+
+const reasons: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such file',
+  ENOTDIR: 'a part of the path is not a directory',
+  EACCES: 'permission denied',
+  EPERM: 'permission denied',
+  EISDIR: 'it is a directory',
 }

@@ -80,7 +80,7 @@ export interface NetworkFacts {
 }
 
 export interface RuleChange {
-  /** The key's path in TOML spelling: "rules.work_bits". */
+  /** The key's path in TOML spelling: "work.bits". */
   readonly key: string
   readonly value: unknown
   readonly default: unknown

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { parseHostPort, parseNodeAddress } from './multiaddr.ts'
+import { parseIpPort, parseNodeAddress } from './multiaddr.ts'
 
 /** The sections of the configuration that are the node's own; every other section stands beside its subsystem. */
 
@@ -9,16 +9,9 @@ export const ROLES = ['client', 'guard', 'middle', 'exit', 'relay', 'bootstrap']
 const MAX_ADDRESSES = 8
 /** Members of a family that one node names. */
 const MAX_FAMILY = 64
-/** A path of a unix socket, with its end (unix(7)). */
-export const SOCKET_PATH_BYTES = 107
 
-const addressForms = '/ip4/A.B.C.D/tcp/PORT or /ip6/X::Y/tcp/PORT for peers, the same with /tls at its end for direct links'
-
-const listenAddress = z
-  .string()
-  .refine((text) => parseNodeAddress(text)?.id === null, { error: `not an address to listen on: ${addressForms}` })
 const publicAddress = z.string().refine((text) => parseNodeAddress(text)?.id === null && parseNodeAddress(text)?.port !== 0, {
-  error: `not an address others can connect to: ${addressForms}`,
+  error: 'not an address others can connect to: /ip4/A.B.C.D/tcp/PORT or /ip6/X::Y/tcp/PORT',
 })
 const nodeIdText = z.string().refine((text) => parseNodeAddress(`/ip4/0.0.0.0/tcp/1/p2p/${text}`) !== null, {
   error: 'not a node id: it looks like 12D3KooW… (52 characters)',
@@ -36,17 +29,12 @@ export const nodeSection = z
       ),
     network: z.string().min(1).default('network.toml').describe('The file with what the whole network shares, relative to this one.'),
     dataDir: z.string().min(1).default('.').describe('Where keys and state are kept, relative to this file. One node at a time uses it.'),
-    listen: z
-      .array(listenAddress)
-      .max(MAX_ADDRESSES)
-      .default([])
-      .describe(`Addresses to accept other nodes at: ${addressForms}. Needed by every role but client, which listens on nothing.`),
     advertise: z
       .array(publicAddress)
       .max(MAX_ADDRESSES)
       .default([])
       .describe(
-        'Addresses the others are told, when they are not those of listen: needed when that is 0.0.0.0 or ::, or behind a port mapping.',
+        'Addresses the others are told, /ip4/A.B.C.D/tcp/PORT, when they are not those of link.listen: needed when that is 0.0.0.0 or ::, or behind a port mapping.',
       ),
     family: z
       .array(nodeIdText)
@@ -71,12 +59,12 @@ export const controlSection = z
     enabled: z.boolean().default(true).describe('Serve the control API, which `shallot status` and the other commands talk to.'),
     listen: z
       .string()
-      .refine((text) => (text.startsWith('unix:') && text.length > 5) || parseHostPort(text) !== null, {
+      .refine((text) => (text.startsWith('unix:') && text.length > 5) || parseIpPort(text) !== null, {
         error: 'neither unix:PATH nor ADDRESS:PORT',
       })
       .default('unix:control.sock')
       .describe(
-        'unix:PATH, relative to data_dir, or ADDRESS:PORT of the loopback (port 0: any free one). Both ask for the token in control.token.',
+        'unix:PATH, relative to data_dir, or ADDRESS:PORT of the loopback (port 0: any free one). Both ask for the token in control-token.',
       ),
   })
   .describe('How commands and programs on this machine talk to the node.')
