@@ -61,7 +61,7 @@ export function constraintsOf(
 /** A relay fits the network's rules for a position, whatever the user wants: what balances of capacity are reckoned from. */
 export function networkRule(facts: RelayFacts, position: Position, constraints: PathConstraints, viaKnown: boolean): Rule | null {
   if (!facts.positions.includes(position) || (position === 'exit' && !facts.exitPolicy)) return 'role'
-  if (!facts.eligible) return 'not-eligible'
+  if (!(position === 'guard' ? facts.eligibleAsGuard : facts.eligible)) return 'not-eligible'
   if (!facts.circuitVersions.some((version) => constraints.circuitVersions.includes(version))) return 'version'
   if (facts.via.length > 0 ? !viaKnown : facts.networks.length === 0) return facts.via.length > 0 ? 'nat-relay-unknown' : 'no-address'
   return null

@@ -20,6 +20,8 @@ export interface RelayFacts {
   readonly weight: number
   /** Second tier of the view: good enough for one's own paths. */
   readonly eligible: boolean
+  /** The same as a guard, which must have been known for longer. */
+  readonly eligibleAsGuard: boolean
   /** The IP addresses it is reached at (its NAT relay's, when it is relayed). */
   readonly addresses: readonly IpAddress[]
   /** Keys of the /16 and /32 networks of those addresses, without repetition. */
@@ -37,6 +39,8 @@ export interface RelayExtra {
   /** Bytes a second, 0 or more. `beliefOf` makes it from claim, cap and measurement. */
   readonly weight: number
   readonly eligible: boolean
+  /** As `eligible` when not given. */
+  readonly eligibleAsGuard?: boolean
 }
 
 /** The facts of a descriptor. Addresses that hold no IP (names) are left out. */
@@ -54,6 +58,7 @@ export function factsOf(descriptor: Descriptor, extra: RelayExtra): RelayFacts {
     positions: POSITIONS.filter((position) => descriptor.roles.includes(position)),
     weight: extra.weight,
     eligible: extra.eligible,
+    eligibleAsGuard: extra.eligible && (extra.eligibleAsGuard ?? true),
     addresses,
     networks: [...networks],
     family: descriptor.family,
