@@ -1,0 +1,6 @@
+export { type HttpConfig, httpConfig, type SocksConfig, socksConfig } from './config.ts'
+export * from './http-proxy.ts'
+export { type IsolationOrigin, isolationKey } from './isolation.ts'
+export * from './socks5.ts'
+export * from './socks5-codec.ts'
+export { type SocksAsk, SocksHandshake, type SocksOutput } from './socks5-handshake.ts'
