@@ -1,0 +1,499 @@
+import { MalformedError, type NodeId } from '../base/index.ts'
+import { CELL_BYTES, type CellBatch, type ChannelEnd, subBatch } from '../onion/index.ts'
+import type { ByteMeter } from './byte-meter.ts'
+import type { LinkLimits } from './config.ts'
+import {
+  encodeFrame,
+  FrameDecoder,
+  type FrameSink,
+  FrameType,
+  frameInPlace,
+  GoAwayReason,
+  hasOwnHeadroom,
+  MAX_FRAME_CELLS,
+  ResetReason,
+} from './frames.ts'
+import { type ChannelLink, TlsChannel } from './tls-channel.ts'
+import type { Turns, TurnTask } from './turns.ts'
+
+/** The connection under a link. */
+export interface Wire {
+  /** Writes the chunks back to back and owns them; the link's `written` is called when the system has taken them. */
+  write(chunks: readonly Buffer[]): void
+  /** Ends the connection after what was written. */
+  end(): void
+  destroy(): void
+}
+
+export interface LinkOptions {
+  readonly peer: NodeId
+  /** Text, for admission and status only. */
+  readonly remoteAddress: string
+  readonly isDialer: boolean
+  readonly limits: LinkLimits
+  readonly meter: ByteMeter
+  readonly turns: Turns
+  /** Monotonic ms. */
+  readonly now: () => number
+  readonly wire: Wire
+  /** A channel that the peer opened; false refuses it. */
+  readonly accept: (channel: TlsChannel) => boolean
+  /** Called once when the link is over. */
+  readonly ended: (link: Link, why: string) => void
+}
+
+/** Cell bytes of all channels that may wait in the socket; the rest waits in the channels' own queues, where it is dealt with in turn. */
+const SOCKET_BUDGET_BYTES = 256 * 1024
+/** What a channel may write before the next one's turn: about one TLS record. */
+const TURN_CELLS = 10
+/** Answers (PONG, RESET) that may wait for a peer that does not read. */
+const MAX_CONTROL_BYTES = 64 * 1024
+/** Ids end here; a link that has used them all up takes no more channels. */
+const MAX_CHANNEL_ID = 0xffff_fff0
+/** Assumed until the first PONG. */
+const UNKNOWN_RTT_MS = 50
+
+/** What was given to the socket as one, in order. */
+interface Group {
+  readonly at: number
+  controlBytes: number
+  readonly channels: TlsChannel[]
+  readonly bytes: number[]
+}
+
+/**
+ * A direct link: one connection to a peer of proven identity, shared by all channels with it in both directions. docs/spec/link.md
+ */
+export class Link implements ChannelLink, FrameSink, TurnTask {
+  readonly peer: NodeId
+  readonly remoteAddress: string
+  readonly isDialer: boolean
+  readonly meter: ByteMeter
+  readonly turns: Turns
+  readonly maxWindowCells: number
+  readonly openedAt: number
+  bytesIn = 0
+  bytesOut = 0
+  /** The least round trip seen, ms. */
+  minRttMs = UNKNOWN_RTT_MS
+  /** The last round trip measured, or null. */
+  rttMs: number | null = null
+  /** When the last channel ended (monotonic ms). */
+  usedAt: number
+  readonly #options: LinkOptions
+  readonly #limits: LinkLimits
+  readonly #decoder: FrameDecoder
+  readonly #channels: Set<TlsChannel> = new Set()
+  readonly #byId: Map<number, TlsChannel> = new Map()
+  #nextId: number
+  #highestPeerId = 0
+  #ended = false
+  // receiving
+  #chunks: Uint8Array[] = []
+  #current: TlsChannel | null = null
+  readonly #touched: Set<TlsChannel> = new Set()
+  #heardAt: number
+  #pingNonce = 0
+  #pingSentAt: number | null = null
+  // sending
+  #out: Buffer[] = []
+  #group: Group | null = null
+  #groups: Group[] = []
+  #cellBytesWaiting = 0
+  #controlBytesWaiting = 0
+  readonly #line: Set<TlsChannel> = new Set()
+  readonly #maybeDrained: Set<TlsChannel> = new Set()
+  #goAwaySentAt: number | null = null
+  #goAwayReceived = false
+
+  constructor(options: LinkOptions) {
+    this.#options = options
+    this.#limits = options.limits
+    this.peer = options.peer
+    this.remoteAddress = options.remoteAddress
+    this.isDialer = options.isDialer
+    this.meter = options.meter
+    this.turns = options.turns
+    this.maxWindowCells = Math.floor(options.limits.maxWindowBytes / CELL_BYTES)
+    this.#nextId = options.isDialer ? 1 : 2
+    this.#decoder = new FrameDecoder(this)
+    this.openedAt = options.now()
+    this.usedAt = this.openedAt
+    this.#heardAt = this.openedAt
+    this.#ping()
+  }
+
+  now(): number {
+    return this.#options.now()
+  }
+
+  get channels(): number {
+    return this.#channels.size
+  }
+
+  get isEnded(): boolean {
+    return this.#ended
+  }
+
+  /** Whether a new channel may be opened on it. */
+  get isUsable(): boolean {
+    return (
+      !this.#ended &&
+      this.#goAwaySentAt === null &&
+      !this.#goAwayReceived &&
+      this.#channels.size < this.#limits.maxChannelsPerLink &&
+      this.#nextId < MAX_CHANNEL_ID
+    )
+  }
+
+  /** A fresh channel; the peer learns of it by its first cells. Only while `isUsable`. */
+  open(): TlsChannel {
+    const channel = new TlsChannel(this, 0)
+    this.#channels.add(channel)
+    return channel
+  }
+
+  /** Wants no more channels; the link closes when both sides have said so and the last channel has ended. */
+  goAway(reason: number): void {
+    if (this.#ended || this.#goAwaySentAt !== null) return
+    this.#goAwaySentAt = this.now()
+    this.#control(FrameType.goAway, reason, 0)
+    this.#closeWhenDone()
+  }
+
+  /** Ends the link at once: every channel ends as a reset. The peer is told, if it reads. */
+  stop(): void {
+    if (this.#ended) return
+    if (this.#goAwaySentAt === null) this.#control(FrameType.goAway, GoAwayReason.stopping, 0)
+    for (const channel of [...this.#channels]) channel.abort()
+    this.#flush()
+    this.#finish('reset', 'stopped', true)
+  }
+
+  // ---- the connection's events
+
+  /** Bytes that came in; owned from here on. They are taken apart once a turn, all together. */
+  received(chunk: Uint8Array): void {
+    if (this.#ended) return
+    this.#chunks.push(chunk)
+    this.turns.input(this)
+  }
+
+  /** The system has taken the oldest group. */
+  written(): void {
+    const group = this.#groups.shift()
+    if (group === undefined) return
+    this.#release(group)
+    if (this.#line.size > 0) this.turns.output(this)
+  }
+
+  /** The connection is over. */
+  closed(why: string): void {
+    if (this.#ended) return
+    this.runInput()
+    if (this.#ended) return
+    // Whose cell was cut short did not end as it should.
+    if (this.#decoder.isWithinFrame) this.#current?.linkEnded('violation')
+    this.#finish('reset', why, false)
+  }
+
+  /** Looks after time-outs; called about once a second. */
+  sweep(now: number): void {
+    if (this.#ended) return
+    const { pingAfterMs, pingTimeoutMs, writeStallMs, closeTimeoutMs } = this.#limits
+    let why: string | null = null
+    if (this.#pingSentAt !== null && now - Math.max(this.#pingSentAt, this.#heardAt) > pingTimeoutMs) why = 'no sign of life'
+    if (this.#groups.length > 0 && now - this.#groups[0]!.at > writeStallMs) why = 'the peer takes nothing in'
+    if (this.#goAwaySentAt !== null && this.#channels.size === 0 && now - this.#goAwaySentAt > pingTimeoutMs) why = 'closed'
+    if (why !== null) {
+      this.#finish('reset', why, false)
+      return
+    }
+    if (this.#pingSentAt === null && now - this.#heardAt > pingAfterMs) this.#ping()
+    for (const channel of this.#channels) {
+      const since = channel.closingSince
+      if (since !== null && now - since > closeTimeoutMs) channel.reset('reset', ResetReason.timeout)
+    }
+  }
+
+  // ---- once a turn
+
+  runInput(): void {
+    const chunks = this.#chunks
+    if (this.#ended || chunks.length === 0) return
+    this.#chunks = []
+    this.#heardAt = this.now()
+    try {
+      for (const chunk of chunks) {
+        this.bytesIn += chunk.length
+        this.#decoder.push(chunk)
+      }
+    } catch (error) {
+      if (!(error instanceof MalformedError)) throw error
+      this.#violation(error.message)
+      return
+    }
+    for (const channel of this.#touched) channel.assemble()
+    this.#touched.clear()
+  }
+
+  runOutput(): void {
+    if (this.#ended) return
+    this.#pump()
+    this.#flush()
+    if (this.#maybeDrained.size === 0) return
+    for (const channel of this.#maybeDrained) {
+      this.#maybeDrained.delete(channel)
+      channel.callDrained()
+    }
+    this.#flush()
+  }
+
+  // ---- frames (FrameSink)
+
+  cellsFrame(id: number, count: number): void {
+    const channel = this.#byId.get(id) ?? this.#opened(id)
+    this.#current = channel?.receiveFrame(count) === true ? channel : null
+  }
+
+  cellBytes(chunk: Uint8Array, from: number, to: number): void {
+    const channel = this.#current
+    if (channel === null) return
+    channel.receiveBytes(chunk, from, to)
+    this.#touched.add(channel)
+  }
+
+  cellsDone(): void {
+    this.#current = null
+  }
+
+  window(id: number, cells: number): void {
+    const channel = this.#byId.get(id)
+    if (channel !== undefined) channel.receiveWindow(cells)
+    else this.#mustBeKnown(id)
+  }
+
+  fin(id: number): void {
+    const channel = this.#byId.get(id)
+    if (channel !== undefined) channel.receiveFin()
+    else this.#mustBeKnown(id)
+  }
+
+  reset(id: number): void {
+    const channel = this.#byId.get(id)
+    if (channel !== undefined) channel.receiveReset()
+    else this.#mustBeKnown(id)
+  }
+
+  ping(nonce: number): void {
+    if (this.#controlBytesWaiting > MAX_CONTROL_BYTES) throw new MalformedError('link', 'more questions than are answered')
+    this.#control(FrameType.pong, 0, nonce)
+  }
+
+  pong(nonce: number): void {
+    if (this.#pingSentAt === null || nonce !== this.#pingNonce) return
+    const rtt = this.#heardAt - this.#pingSentAt
+    this.#pingSentAt = null
+    this.minRttMs = this.rttMs === null ? rtt : Math.min(this.minRttMs, rtt)
+    this.rttMs = rtt
+  }
+
+  goAwayFrame(): void {
+    this.#goAwayReceived = true
+    this.goAway(GoAwayReason.idle)
+    this.#closeWhenDone()
+  }
+
+  // ---- what channels want (ChannelLink)
+
+  mayWrite(): boolean {
+    return this.#line.size === 0 && this.#cellBytesWaiting < SOCKET_BUDGET_BYTES
+  }
+
+  writeCells(channel: TlsChannel, batch: CellBatch): void {
+    if (channel.id === 0) this.#name(channel)
+    let rest = batch
+    while (rest.count > MAX_FRAME_CELLS) {
+      this.#writeFrame(channel, subBatch(rest, 0, MAX_FRAME_CELLS))
+      rest = subBatch(rest, MAX_FRAME_CELLS, rest.count)
+    }
+    this.#writeFrame(channel, rest)
+    const bytes = batch.count * CELL_BYTES
+    const group = this.#openGroup()
+    group.channels.push(channel)
+    group.bytes.push(bytes)
+    channel.inFlightBytes += bytes
+    this.#cellBytesWaiting += bytes
+    this.meter.add(bytes)
+  }
+
+  enqueue(channel: TlsChannel): void {
+    this.#line.add(channel)
+    this.turns.output(this)
+  }
+
+  sendWindow(channel: TlsChannel, cells: number): void {
+    for (let left = cells; left > 0; left -= 0xffff) this.#control(FrameType.window, Math.min(left, 0xffff), channel.id)
+  }
+
+  sendFin(channel: TlsChannel): void {
+    // The peer has never heard of a channel without an id.
+    if (channel.id !== 0) this.#control(FrameType.fin, 0, channel.id)
+  }
+
+  sendReset(channel: TlsChannel, reason: number): void {
+    if (channel.id !== 0) this.#control(FrameType.reset, reason, channel.id)
+  }
+
+  remove(channel: TlsChannel): void {
+    this.#channels.delete(channel)
+    this.#line.delete(channel)
+    this.#touched.delete(channel)
+    this.#maybeDrained.delete(channel)
+    if (channel.id !== 0) this.#byId.delete(channel.id)
+    if (this.#current === channel) this.#current = null
+    this.usedAt = this.now()
+    this.#closeWhenDone()
+  }
+
+  inFlightSince(channel: TlsChannel): number | null {
+    for (const group of this.#groups) if (group.channels.includes(channel)) return group.at
+    return this.#group?.channels.includes(channel) === true ? this.#group.at : null
+  }
+
+  // ----
+
+  /** A channel that the peer opens by its first cells; null when it is refused or has ended already. */
+  #opened(id: number): TlsChannel | null {
+    if (!this.#isNew(id) || this.#ended) return null
+    this.#highestPeerId = id
+    if (this.#goAwayReceived) return this.#refuse(id, ResetReason.refused)
+    if (this.#channels.size >= this.#limits.maxChannelsPerLink) return this.#refuse(id, ResetReason.limit)
+    const channel = new TlsChannel(this, id)
+    this.#channels.add(channel)
+    this.#byId.set(id, channel)
+    if (this.#options.accept(channel)) return channel
+    channel.reset('reset', ResetReason.refused)
+    return null
+  }
+
+  #refuse(id: number, reason: number): null {
+    if (this.#controlBytesWaiting > MAX_CONTROL_BYTES) throw new MalformedError('link', 'more channels opened than are refused')
+    this.#control(FrameType.reset, reason, id)
+    return null
+  }
+
+  /** Whether the id is the peer's to open now. @throws MalformedError when it is nobody's */
+  #isNew(id: number): boolean {
+    const isOurs = (id & 1) === (this.isDialer ? 1 : 0)
+    if (isOurs) {
+      if (id >= this.#nextId) throw new MalformedError('link', 'a frame of a channel that was never opened')
+      return false
+    }
+    return id > this.#highestPeerId
+  }
+
+  /** Refuses frames of a channel that was never opened; those of one that has ended are skipped. */
+  #mustBeKnown(id: number): void {
+    if (this.#isNew(id)) throw new MalformedError('link', 'a frame of a channel that was never opened')
+  }
+
+  #name(channel: TlsChannel): void {
+    channel.id = this.#nextId
+    this.#nextId += 2
+    this.#byId.set(channel.id, channel)
+  }
+
+  #writeFrame(channel: TlsChannel, batch: CellBatch): void {
+    const { bytes, start, count } = batch
+    if (hasOwnHeadroom(start)) {
+      this.#out.push(frameInPlace(bytes, start, count, channel.id))
+      return
+    }
+    // The bytes before a later part of a batch belong to cells that may still wait to be written.
+    this.#out.push(encodeFrame(FrameType.cells, count, channel.id))
+    this.#out.push(Buffer.from(bytes.buffer as ArrayBuffer, bytes.byteOffset + start, count * CELL_BYTES))
+  }
+
+  #control(type: number, count: number, channel: number): void {
+    if (this.#ended) return
+    const frame = encodeFrame(type, count, channel)
+    this.#out.push(frame)
+    this.#openGroup().controlBytes += frame.length
+    this.#controlBytesWaiting += frame.length
+  }
+
+  #openGroup(): Group {
+    if (this.#group === null) {
+      this.#group = { at: this.now(), controlBytes: 0, channels: [], bytes: [] }
+      this.turns.output(this)
+    }
+    return this.#group
+  }
+
+  /** Moves cells from the channels' queues to the socket, each channel in turn, as far as the socket's budget goes. */
+  #pump(): void {
+    while (this.#line.size > 0 && this.#cellBytesWaiting < SOCKET_BUDGET_BYTES) {
+      const channel = this.#line.values().next().value!
+      this.#line.delete(channel)
+      channel.writeSome(this.#line.size === 0 ? MAX_FRAME_CELLS : TURN_CELLS)
+      if (channel.canWrite) this.#line.add(channel)
+      if (channel.isDrained) this.#maybeDrained.add(channel)
+    }
+  }
+
+  #flush(): void {
+    const group = this.#group
+    if (group === null || this.#ended) return
+    const chunks = this.#out
+    this.#out = []
+    this.#group = null
+    this.#groups.push(group)
+    for (const chunk of chunks) this.bytesOut += chunk.length
+    this.#options.wire.write(chunks)
+  }
+
+  #release(group: Group): void {
+    for (let i = 0; i < group.channels.length; i++) {
+      const bytes = group.bytes[i]!
+      group.channels[i]!.inFlightBytes -= bytes
+      this.#cellBytesWaiting -= bytes
+      this.meter.add(-bytes)
+    }
+    this.#controlBytesWaiting -= group.controlBytes
+  }
+
+  #ping(): void {
+    this.#pingSentAt = this.now()
+    this.#pingNonce = (this.#pingNonce + 1) >>> 0
+    this.#control(FrameType.ping, 0, this.#pingNonce)
+  }
+
+  #closeWhenDone(): void {
+    if (this.#ended || this.#goAwaySentAt === null || !this.#goAwayReceived || this.#channels.size > 0) return
+    this.#flush()
+    this.#finish('reset', 'closed', true)
+  }
+
+  #violation(problem: string): void {
+    this.#control(FrameType.goAway, GoAwayReason.violation, 0)
+    this.#flush()
+    this.#finish('violation', `the peer broke the protocol: ${problem}`, true)
+  }
+
+  #finish(how: ChannelEnd, why: string, isOrderly: boolean): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#chunks = []
+    this.#out = []
+    if (this.#group !== null) this.#release(this.#group)
+    this.#group = null
+    for (const group of this.#groups) this.#release(group)
+    this.#groups = []
+    if (isOrderly) this.#options.wire.end()
+    else this.#options.wire.destroy()
+    for (const channel of [...this.#channels]) channel.linkEnded(how)
+    this.#line.clear()
+    this.#options.ended(this, why)
+  }
+}

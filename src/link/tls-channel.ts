@@ -1,0 +1,349 @@
+import type { NodeId } from '../base/index.ts'
+import { BATCH_HEADROOM, CELL_BYTES, type CellBatch, type ChannelEnd } from '../onion/index.ts'
+import { BatchQueue } from './batch-queue.ts'
+import type { ByteMeter } from './byte-meter.ts'
+import type { CellChannel, CellChannelHandlers } from './channel.ts'
+import { INITIAL_WINDOW_CELLS, MAX_CREDIT_CELLS, MAX_FRAME_CELLS, ResetReason } from './frames.ts'
+import { Inbox } from './inbox.ts'
+import type { Turns, TurnTask } from './turns.ts'
+
+/** What a channel wants of the link it runs over. */
+export interface ChannelLink {
+  readonly peer: NodeId
+  readonly remoteAddress: string
+  readonly meter: ByteMeter
+  readonly turns: Turns
+  readonly maxWindowCells: number
+  /** The least round trip seen, ms. */
+  readonly minRttMs: number
+  now(): number
+  /** Whether cells may be written past no other channel's and within the socket's budget. */
+  mayWrite(): boolean
+  /** Writes a CELLS frame; the link counts its bytes in `inFlightBytes` until the system has taken them. */
+  writeCells(channel: TlsChannel, batch: CellBatch): void
+  /** Puts the channel in line for `writeSome`. */
+  enqueue(channel: TlsChannel): void
+  sendWindow(channel: TlsChannel, cells: number): void
+  sendFin(channel: TlsChannel): void
+  sendReset(channel: TlsChannel, reason: number): void
+  /** The channel has ended: frames of it that still come are skipped. */
+  remove(channel: TlsChannel): void
+  /** When the oldest bytes of the channel that the system has not taken were written, or null. */
+  inFlightSince(channel: TlsChannel): number | null
+}
+
+/** The send queue of a channel, in cells: about 64 KiB. */
+const SEND_QUEUE_CELLS = 42
+/** `drained` is called when this much of the send queue is free, so that what follows is a batch and not a cell. */
+const DRAINED_CELLS = 21
+/** Credit is given back when this part of the window has been taken. */
+const GRANT_PARTS = 4
+/** Added to the round trip when the window is judged: what a busy machine may take to get round to a process. */
+const SCHEDULING_SLACK_MS = 10
+/** The longest round trip believed. */
+const MAX_RTT_MS = 500
+
+interface Segment {
+  readonly chunk: Uint8Array
+  from: number
+  readonly to: number
+}
+
+/**
+ * One channel of a direct link. docs/spec/link.md §4
+ *
+ *   open --(close)--> closing --(queue sent, FIN)--> ended
+ *   open, closing --(abort, violation, peer's FIN or RESET, link lost)--> ended     what the peer sent before a FIN is still delivered
+ */
+export class TlsChannel implements CellChannel, TurnTask {
+  readonly kind = 'tls'
+  /** 0 until the first frame is written. */
+  id: number
+  /** Cell bytes written to the socket and not taken by the system yet; the link keeps it. */
+  inFlightBytes = 0
+  readonly #link: ChannelLink
+  readonly #outbox: BatchQueue
+  readonly #inbox: Inbox
+  #handlers: CellChannelHandlers | null = null
+  #state: 'open' | 'closing' | 'ended' = 'open'
+  #closingSince = 0
+  #wantsDrain = false
+  /** Cells that may be sent. */
+  #credit = INITIAL_WINDOW_CELLS
+  /** Cells that the peer may send. */
+  #allowance = INITIAL_WINDOW_CELLS
+  /** allowance + cells received and not taken + cells taken and not granted anew. */
+  #window = INITIAL_WINDOW_CELLS
+  #taken = 0
+  #epochAt: number
+  #epochCells = 0
+  #segments: Segment[] | null = null
+  #segmentBytes = 0
+
+  constructor(link: ChannelLink, id: number) {
+    this.#link = link
+    this.id = id
+    this.#outbox = new BatchQueue(link.meter)
+    this.#inbox = new Inbox(link.meter, (cells) => this.#delivered(cells))
+    this.#epochAt = link.now()
+  }
+
+  get peer(): NodeId {
+    return this.#link.peer
+  }
+
+  get remoteAddress(): string {
+    return this.#link.remoteAddress
+  }
+
+  get queuedBytes(): number {
+    return this.#inbox.bytes + this.#outbox.bytes + this.inFlightBytes
+  }
+
+  get queuedSince(): number | null {
+    const sent = (this.inFlightBytes > 0 ? this.#link.inFlightSince(this) : null) ?? this.#outbox.since
+    const received = this.#inbox.since
+    if (sent === null || received === null) return sent ?? received
+    return Math.min(sent, received)
+  }
+
+  /** The receive window in cells: for status and tests. */
+  get windowCells(): number {
+    return this.#window
+  }
+
+  /** Since when the channel has been closing (monotonic ms), or null. */
+  get closingSince(): number | null {
+    return this.#state === 'closing' ? this.#closingSince : null
+  }
+
+  /** Whether there are cells to send and the credit to send them, or a FIN that is due. */
+  get canWrite(): boolean {
+    return this.#outbox.cells > 0 && this.#credit > 0
+  }
+
+  get room(): number {
+    if (this.#state !== 'open') return 0
+    const room = SEND_QUEUE_CELLS - this.#outbox.cells
+    if (room > 0) return room
+    this.#wantsDrain = true
+    return 0
+  }
+
+  attach(handlers: CellChannelHandlers): void {
+    this.#handlers = handlers
+    this.#inbox.attach(handlers)
+    if (this.#inbox.cells > 0) this.#link.turns.input(this)
+  }
+
+  send(batch: CellBatch): void {
+    if (this.#state !== 'open' || batch.count === 0) return
+    if (this.#outbox.cells === 0 && this.#credit >= batch.count && this.#link.mayWrite()) {
+      this.#credit -= batch.count
+      this.#link.writeCells(this, batch)
+      return
+    }
+    this.#outbox.push(batch, this.#link.now())
+    if (this.#outbox.cells >= SEND_QUEUE_CELLS) this.#wantsDrain = true
+    if (this.#credit > 0) this.#link.enqueue(this)
+  }
+
+  pause(): void {
+    this.#inbox.pause()
+  }
+
+  resume(): void {
+    if (this.#inbox.resume()) this.#link.turns.input(this)
+  }
+
+  close(): void {
+    if (this.#state === 'ended') this.#stopSoon('fin')
+    if (this.#state !== 'open') return
+    this.#state = 'closing'
+    this.#closingSince = this.#link.now()
+    this.#dropReceived()
+    this.#finWhenSent()
+  }
+
+  abort(): void {
+    this.reset('reset', ResetReason.aborted)
+  }
+
+  /** Ends the channel from this side, telling the peer. */
+  reset(how: ChannelEnd, reason: number): void {
+    if (this.#state !== 'ended') {
+      this.#link.sendReset(this, reason)
+      this.#end()
+    }
+    this.#stopSoon(how)
+  }
+
+  /** Delivers what was held back while paused. */
+  runInput(): void {
+    this.#inbox.deliver()
+  }
+
+  // ---- what the link calls
+
+  /** A CELLS frame begins. Returns false, and ends the channel, when the peer overran its credit. */
+  receiveFrame(count: number): boolean {
+    if (this.#state === 'closing') return false
+    if (count > this.#allowance) {
+      this.reset('violation', ResetReason.violation)
+      return false
+    }
+    this.#allowance -= count
+    return true
+  }
+
+  /** Bytes of its cells, borrowed until `assemble`. */
+  receiveBytes(chunk: Uint8Array, from: number, to: number): void {
+    if (this.#state !== 'open') return
+    this.#segments ??= []
+    this.#segments.push({ chunk, from, to })
+    this.#segmentBytes += to - from
+  }
+
+  /** Copies whole cells into batches, one allocation each, and delivers them. */
+  assemble(): void {
+    let cells = Math.floor(this.#segmentBytes / CELL_BYTES)
+    if (cells === 0) return
+    const segments = this.#segments!
+    const now = this.#link.now()
+    let index = 0
+    while (cells > 0) {
+      const count = Math.min(cells, MAX_FRAME_CELLS)
+      const length = count * CELL_BYTES
+      // Every byte but the headroom is overwritten, and the headroom is never sent or shown.
+      const bytes = new Uint8Array(Buffer.allocUnsafeSlow(BATCH_HEADROOM + length).buffer)
+      let at = BATCH_HEADROOM
+      const end = at + length
+      while (at < end) {
+        const segment = segments[index]!
+        const size = Math.min(end - at, segment.to - segment.from)
+        bytes.set(segment.chunk.subarray(segment.from, segment.from + size), at)
+        at += size
+        segment.from += size
+        if (segment.from === segment.to) index++
+      }
+      cells -= count
+      this.#segmentBytes -= length
+      this.#inbox.push({ bytes, start: BATCH_HEADROOM, count }, now)
+      if (this.#segments !== segments) return // ended meanwhile
+    }
+    this.#segments = index === segments.length ? null : segments.slice(index)
+  }
+
+  receiveWindow(cells: number): boolean {
+    this.#credit += cells
+    if (this.#credit > MAX_CREDIT_CELLS) {
+      this.reset('violation', ResetReason.violation)
+      return false
+    }
+    if (this.#outbox.cells > 0) this.#link.enqueue(this)
+    return true
+  }
+
+  receiveFin(): void {
+    if (this.#state === 'ended') return
+    if (this.#state === 'open') this.assemble()
+    if ((this.#state as string) === 'ended') return
+    const wasClosing = this.#state === 'closing'
+    this.#end()
+    if (wasClosing) this.#inbox.stop('fin')
+    else this.#inbox.finish('fin')
+  }
+
+  receiveReset(): void {
+    if (this.#state === 'ended') return
+    this.#end()
+    this.#inbox.stop('reset')
+  }
+
+  /** The link is gone. */
+  linkEnded(how: ChannelEnd): void {
+    if (this.#state === 'ended') return
+    this.#end()
+    this.#inbox.stop(how)
+  }
+
+  /** Writes at most `most` cells, as credit allows. */
+  writeSome(most: number): void {
+    let left = Math.min(most, this.#credit)
+    while (left > 0) {
+      const batch = this.#outbox.take(left)
+      if (batch === null) break
+      left -= batch.count
+      this.#credit -= batch.count
+      this.#link.writeCells(this, batch)
+    }
+    if (this.#state === 'closing') this.#finWhenSent()
+  }
+
+  /** Whether `drained` is owed. */
+  get isDrained(): boolean {
+    return this.#wantsDrain && this.#state === 'open' && SEND_QUEUE_CELLS - this.#outbox.cells >= DRAINED_CELLS
+  }
+
+  callDrained(): void {
+    if (!this.isDrained) return
+    this.#wantsDrain = false
+    this.#handlers?.drained()
+  }
+
+  // ----
+
+  #delivered(cells: number): void {
+    if (this.#state !== 'open') return
+    this.#taken += cells
+    this.#epochCells += cells
+    if (this.#taken * GRANT_PARTS < this.#window) return
+    if (this.#epochCells >= this.#window) this.#judgeWindow()
+    this.#allowance += this.#taken
+    this.#link.sendWindow(this, this.#taken)
+    this.#taken = 0
+  }
+
+  /**
+   * The window doubles when all of it was taken within two round trips: then it, and not the consumer, was the limit. So it stays
+   * at a few times what the consumer takes in a round trip.
+   */
+  #judgeWindow(): void {
+    const now = this.#link.now()
+    const rtt = Math.min(this.#link.minRttMs, MAX_RTT_MS) + SCHEDULING_SLACK_MS
+    if (now - this.#epochAt < 2 * rtt && !this.#inbox.isPaused) {
+      const more = Math.min(this.#window, this.#link.maxWindowCells - this.#window)
+      this.#window += more
+      this.#taken += more
+    }
+    this.#epochAt = now
+    this.#epochCells = 0
+  }
+
+  #finWhenSent(): void {
+    if (this.#outbox.cells > 0) return
+    this.#link.sendFin(this)
+    this.#end()
+    this.#stopSoon('fin')
+  }
+
+  /** Ends this side after the caller's turn of work; what is queued here is lost now. */
+  #stopSoon(how: ChannelEnd): void {
+    this.#dropReceived()
+    queueMicrotask(() => this.#inbox.stop(how))
+  }
+
+  #dropReceived(): void {
+    this.#inbox.close()
+    this.#segments = null
+    this.#segmentBytes = 0
+  }
+
+  #end(): void {
+    this.#state = 'ended'
+    this.#outbox.clear()
+    this.#segments = null
+    this.#segmentBytes = 0
+    this.#link.remove(this)
+  }
+}

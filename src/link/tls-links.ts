@@ -1,0 +1,316 @@
+import type { Socket } from 'node:net'
+import { type Logger, messageOf, type NodeId, ShallotError, sensitive, TokenBucket } from '../base/index.ts'
+import type { ByteMeter } from './byte-meter.ts'
+import type { LinkCertificate } from './certificate.ts'
+import type { ChannelAcceptor } from './channel.ts'
+import type { LinkLimits } from './config.ts'
+import { GoAwayReason } from './frames.ts'
+import { Link } from './link.ts'
+import type { TlsChannel } from './tls-channel.ts'
+import { aborted, connectFailed, dialTls, type ProvenSocket, TlsAcceptor, wireOver } from './tls-sockets.ts'
+import { Turns } from './turns.ts'
+
+export interface TlsLinksOptions {
+  readonly id: NodeId
+  readonly certificate: LinkCertificate
+  readonly limits: LinkLimits
+  readonly meter: ByteMeter
+  readonly logger: Logger
+  /** The local address to dial a host from. */
+  readonly outboundAddressFor: (host: string) => string | undefined
+  /** Whether the node takes channels at all. */
+  readonly acceptor: () => ChannelAcceptor | null
+  /** Monotonic ms. */
+  readonly now?: () => number
+  readonly sweepMs?: number
+}
+
+/** Where to dial a direct link. */
+export interface DirectAddress {
+  readonly host: string
+  readonly port: number
+}
+
+interface PendingDial {
+  readonly promise: Promise<Link>
+  readonly controller: AbortController
+  waiting: number
+}
+
+const SWEEP_MS = 1000
+
+/** All direct links of a node: dialled once and shared, accepted within limits, kept while they are of use. */
+export class TlsLinks {
+  readonly #options: TlsLinksOptions
+  readonly #limits: LinkLimits
+  readonly #now: () => number
+  readonly #turns = new Turns()
+  readonly #acceptor: TlsAcceptor
+  readonly #links: Set<Link> = new Set()
+  readonly #byPeer: Map<NodeId, Link[]> = new Map()
+  readonly #dials: Map<NodeId, PendingDial> = new Map()
+  readonly #handshakes: Set<Socket> = new Set()
+  readonly #inboundByAddress: Map<string, number> = new Map()
+  readonly #ratesByAddress: Map<string, TokenBucket> = new Map()
+  readonly #timer: NodeJS.Timeout
+  #stopped = false
+
+  constructor(options: TlsLinksOptions) {
+    this.#options = options
+    this.#limits = options.limits
+    this.#now = options.now ?? (() => performance.now())
+    this.#acceptor = new TlsAcceptor(
+      options.certificate,
+      options.limits.handshakeTimeoutMs,
+      (proven) => this.#accepted(proven),
+      (why) => options.logger.debug('a direct link failed in its handshake', { why }),
+    )
+    this.#timer = setInterval(() => this.#sweep(), options.sweepMs ?? SWEEP_MS)
+    this.#timer.unref()
+  }
+
+  get links(): ReadonlySet<Link> {
+    return this.#links
+  }
+
+  /** Whether a link to the peer is up and takes another channel. */
+  has(id: NodeId): boolean {
+    return this.#usable(id) !== null
+  }
+
+  /**
+   * A fresh channel to the peer, over a link that is up, one being dialled, or a new one.
+   * @throws ShallotError 'connect-failed', 'identity-mismatch', 'link-limit', 'aborted'
+   */
+  async openChannel(id: NodeId, addresses: readonly DirectAddress[], signal: AbortSignal): Promise<TlsChannel> {
+    if (signal.aborted) throw aborted()
+    const ready = this.#usable(id)
+    if (ready !== null) return ready.open()
+    const link = await this.#dialled(id, addresses, signal)
+    if (!link.isUsable) throw connectFailed('the link ended as soon as it was up')
+    return link.open()
+  }
+
+  /** An inbound connection whose first byte says that it is TLS. Refused by destroying it. */
+  take(socket: Socket): void {
+    const address = socket.remoteAddress ?? ''
+    const refusal = this.#admission(address)
+    if (refusal !== null) {
+      this.#options.logger.debug('an inbound connection was refused', { why: refusal, address: sensitive(address) })
+      socket.destroy()
+      return
+    }
+    this.#handshakes.add(socket)
+    this.#inboundByAddress.set(address, (this.#inboundByAddress.get(address) ?? 0) + 1)
+    socket.once('close', () => {
+      this.#handshakes.delete(socket)
+      const left = (this.#inboundByAddress.get(address) ?? 1) - 1
+      if (left === 0) this.#inboundByAddress.delete(address)
+      else this.#inboundByAddress.set(address, left)
+    })
+    this.#acceptor.take(socket)
+  }
+
+  /** Ends every link and dial. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    clearInterval(this.#timer)
+    for (const dial of this.#dials.values()) dial.controller.abort()
+    for (const socket of this.#handshakes) socket.destroy()
+    const closed = [...this.#sockets].map((socket) => new Promise<void>((resolve) => socket.once('close', () => resolve())))
+    for (const link of [...this.#links]) link.stop()
+    await Promise.all(closed)
+  }
+
+  readonly #sockets: Set<Socket> = new Set()
+
+  #usable(id: NodeId): Link | null {
+    for (const link of this.#byPeer.get(id) ?? []) if (link.isUsable) return link
+    return null
+  }
+
+  async #dialled(id: NodeId, addresses: readonly DirectAddress[], signal: AbortSignal): Promise<Link> {
+    let dial = this.#dials.get(id)
+    if (dial === undefined) {
+      const controller = new AbortController()
+      const timer = setTimeout(() => controller.abort(), this.#limits.connectTimeoutMs)
+      const promise = this.#dial(id, addresses, controller.signal).finally(() => {
+        clearTimeout(timer)
+        this.#dials.delete(id)
+      })
+      promise.catch(() => {})
+      dial = { promise, controller, waiting: 0 }
+      this.#dials.set(id, dial)
+    }
+    const shared = dial
+    shared.waiting++
+    try {
+      return await raceAbort(shared.promise, signal)
+    } finally {
+      shared.waiting--
+      if (shared.waiting === 0) shared.controller.abort()
+    }
+  }
+
+  async #dial(id: NodeId, addresses: readonly DirectAddress[], signal: AbortSignal): Promise<Link> {
+    if (this.#stopped) throw aborted()
+    if (this.#links.size >= this.#limits.maxLinks) {
+      throw new ShallotError('link-limit', `${this.#limits.maxLinks} direct links are up, the most that limits.maxLinks allows`, {
+        kind: 'link',
+        retry: 'later',
+      })
+    }
+    const proven = await this.#firstToAnswer(id, addresses, signal)
+    return this.#start(proven, true)
+  }
+
+  /** Tries the addresses one after the other, the next when one fails or after a short wait beside it (as RFC 8305 §5 does). */
+  #firstToAnswer(id: NodeId, addresses: readonly DirectAddress[], signal: AbortSignal): Promise<ProvenSocket> {
+    return new Promise((resolve, reject) => {
+      const losers = new AbortController()
+      const both = AbortSignal.any([signal, losers.signal])
+      let next = 0
+      let running = 0
+      let isDone = false
+      let worst: ShallotError | null = null
+      let timer: NodeJS.Timeout | undefined
+      const attempt = (): void => {
+        clearTimeout(timer)
+        const address = addresses[next++]
+        if (address === undefined || isDone) return
+        if (next < addresses.length) timer = setTimeout(attempt, this.#limits.dialStaggerMs)
+        running++
+        const localAddress = this.#options.outboundAddressFor(address.host)
+        dialTls({ host: address.host, port: address.port, localAddress, id }, this.#options.certificate, both).then(
+          (proven) => {
+            if (isDone) {
+              proven.socket.destroy()
+              return
+            }
+            isDone = true
+            clearTimeout(timer)
+            resolve(proven)
+            losers.abort()
+          },
+          (error) => {
+            running--
+            const failure = error instanceof ShallotError ? error : connectFailed(messageOf(error), error)
+            if (worst === null || failure.code === 'identity-mismatch') worst = failure
+            if (isDone) return
+            if (next < addresses.length && !signal.aborted) {
+              attempt()
+            } else if (running === 0) {
+              isDone = true
+              clearTimeout(timer)
+              reject(signal.aborted ? connectFailed('no answer in time') : worst)
+            }
+          },
+        )
+      }
+      if (addresses.length === 0) reject(connectFailed('it has no address for direct links'))
+      attempt()
+    })
+  }
+
+  #accepted(proven: ProvenSocket): void {
+    const links = this.#byPeer.get(proven.peer) ?? []
+    if (this.#stopped || links.length >= this.#limits.maxLinksPerPeer || this.#links.size >= this.#limits.maxLinks) {
+      this.#options.logger.debug('a direct link was refused: too many links')
+      proven.socket.on('error', () => {})
+      proven.socket.destroy()
+      return
+    }
+    this.#start(proven, false)
+  }
+
+  #start(proven: ProvenSocket, isDialer: boolean): Link {
+    const { socket, peer, remoteAddress } = proven
+    const link: Link = new Link({
+      peer,
+      remoteAddress,
+      isDialer,
+      limits: this.#limits,
+      meter: this.#options.meter,
+      turns: this.#turns,
+      now: this.#now,
+      wire: wireOver(socket, () => link.written()),
+      accept: (channel) => this.#acceptChannel(channel),
+      ended: (ended, why) => this.#remove(ended, why),
+    })
+    this.#handshakes.delete(socket)
+    this.#links.add(link)
+    this.#sockets.add(socket)
+    const links = this.#byPeer.get(peer)
+    if (links === undefined) this.#byPeer.set(peer, [link])
+    else links.push(link)
+    socket.on('data', (chunk: Buffer) => link.received(chunk))
+    socket.once('error', (error) => link.closed(messageOf(error)))
+    socket.on('error', () => {})
+    socket.once('end', () => link.closed('the peer closed the connection'))
+    socket.once('close', () => {
+      this.#sockets.delete(socket)
+      link.closed('the connection was closed')
+    })
+    if (this.#stopped) link.stop()
+    return link
+  }
+
+  #acceptChannel(channel: TlsChannel): boolean {
+    const acceptor = this.#options.acceptor()
+    if (acceptor === null) return false
+    let channels = 0
+    for (const link of this.#byPeer.get(channel.peer) ?? []) channels += link.channels
+    return channels <= this.#limits.maxChannelsPerPeer && acceptor(channel)
+  }
+
+  #remove(link: Link, why: string): void {
+    this.#options.logger.debug('a direct link ended', { why, peer: sensitive(link.peer) })
+    this.#links.delete(link)
+    const left = (this.#byPeer.get(link.peer) ?? []).filter((other) => other !== link)
+    if (left.length === 0) this.#byPeer.delete(link.peer)
+    else this.#byPeer.set(link.peer, left)
+  }
+
+  /** Why an inbound connection is not taken, or null. */
+  #admission(address: string): string | null {
+    const { maxHandshakes, maxLinks, maxInboundPerAddress, inboundPerSecondPerAddress } = this.#limits
+    if (this.#stopped) return 'stopping'
+    if (this.#handshakes.size >= maxHandshakes) return 'too many handshakes'
+    if (this.#links.size >= maxLinks) return 'too many links'
+    if ((this.#inboundByAddress.get(address) ?? 0) >= maxInboundPerAddress) return 'too many connections of this address'
+    const now = this.#now()
+    let rate = this.#ratesByAddress.get(address)
+    if (rate === undefined) {
+      rate = new TokenBucket(inboundPerSecondPerAddress, 2 * inboundPerSecondPerAddress, now)
+      if (this.#ratesByAddress.size < MAX_RATED_ADDRESSES) this.#ratesByAddress.set(address, rate)
+    }
+    return rate.take(1, now) ? null : 'too many connections a second of this address'
+  }
+
+  #ratesClearedAt = 0
+
+  #sweep(): void {
+    const now = this.#now()
+    for (const link of [...this.#links]) link.sweep(now)
+    const idle = [...this.#links].filter((link) => link.channels === 0).sort((a, b) => b.usedAt - a.usedAt)
+    for (const link of idle.slice(this.#limits.keepIdleLinks)) {
+      if (now - link.usedAt > this.#limits.idleLinkMs) link.goAway(GoAwayReason.idle)
+    }
+    // A bucket is full again after two seconds: forgetting it changes nothing.
+    if (now - this.#ratesClearedAt > RATES_KEPT_MS) {
+      this.#ratesClearedAt = now
+      this.#ratesByAddress.clear()
+    }
+  }
+}
+
+const MAX_RATED_ADDRESSES = 65_536
+const RATES_KEPT_MS = 10_000
+
+function raceAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(aborted())
+    signal.addEventListener('abort', onAbort, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}
