@@ -1,2 +1,7 @@
+export * from './circuit-pool.ts'
+export * from './client.ts'
+export * from './config.ts'
+export * from './own-circuit.ts'
+export * from './path-source.ts'
 export * from './service.ts'
 export * from './stream-error.ts'

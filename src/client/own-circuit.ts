@@ -72,6 +72,8 @@ export interface OwnCircuitModules {
   readonly channel: CellChannel
   readonly now: () => number
   readonly logger: Logger
+  /** A stream, a question or an association is over. */
+  readonly streamEnded: () => void
   readonly closed: (end: CircuitEnd) => void
 }
 
@@ -89,6 +91,9 @@ export class OwnCircuit {
   readonly #deadline: Deadline
   #scheduled = false
   #end: CircuitEnd | null = null
+  /** Payload bytes of all streams, from and to the exit. */
+  bytesIn = 0
+  bytesOut = 0
 
   constructor(modules: OwnCircuitModules) {
     this.#m = modules
@@ -209,6 +214,7 @@ export class OwnCircuit {
         if (!this.#datagrams.delete(id) || this.#end) return
         this.#machine.closeDatagrams(id)
         this.#schedule()
+        this.#m.streamEnded()
       },
     }
   }
@@ -263,6 +269,7 @@ export class OwnCircuit {
 
   #offer(id: number, bytes: Uint8Array): boolean {
     if (this.#end || !this.#streams.has(id)) return false
+    this.bytesOut += bytes.length
     const more = this.#machine.offer(id, bytes)
     this.#schedule()
     return more
@@ -272,8 +279,8 @@ export class OwnCircuit {
     const stream = this.#streams.get(id)
     if (!stream || this.#end) return
     if (reason === 'done') stream.localDone = true
-    if (reason !== 'done' || stream.remoteDone) this.#streams.delete(id)
     this.#machine.end(id, reason)
+    if (reason !== 'done' || stream.remoteDone) this.#forget(id)
     this.#schedule()
   }
 
@@ -330,6 +337,7 @@ export class OwnCircuit {
         return
       }
       case 'data':
+        this.bytesIn += output.bytes.length
         this.#streams.get(output.stream)?.duplex.receive(output.bytes)
         return
       case 'writable':
@@ -342,6 +350,7 @@ export class OwnCircuit {
         const waiter = take(this.#resolving, output.stream)
         if (output.error !== null) waiter?.reject(new StreamError(output.error))
         else waiter?.resolve(output.answers)
+        this.#m.streamEnded()
         return
       }
       case 'rtt': {
@@ -355,6 +364,7 @@ export class OwnCircuit {
         return
       case 'datagrams-closed':
         take(this.#datagrams, output.stream)?.closed()
+        this.#m.streamEnded()
         return
       case 'closed':
         this.#finish({ reason: output.reason, origin: output.origin, hop: output.hop, hops: this.#machine.hops })
@@ -371,9 +381,13 @@ export class OwnCircuit {
       return
     }
     if (reason === 'done') stream.remoteDone = true
-    if (reason !== 'done' || stream.localDone) this.#streams.delete(id)
+    if (reason !== 'done' || stream.localDone) this.#forget(id)
     take(this.#connecting, id)?.reject(new StreamError(reason === 'done' ? 'reset' : reason))
     stream.duplex.receiveEnd(reason)
+  }
+
+  #forget(id: number): void {
+    if (this.#streams.delete(id)) this.#m.streamEnded()
   }
 
   #finish(end: CircuitEnd): void {

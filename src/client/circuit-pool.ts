@@ -1,0 +1,477 @@
+import { type Logger, messageOf, type NodeId, type Random, type ShallotError } from '../base/index.ts'
+import type { CryptoSuite } from '../crypto/index.ts'
+import type { View } from '../directory/index.ts'
+import type { CellChannel, ChannelDialer } from '../link/index.ts'
+import { createClientCircuit } from '../onion/index.ts'
+import {
+  type CircuitPurpose,
+  type CircuitRequest,
+  choosePath,
+  type ExitNeed,
+  explainFailure,
+  type GuardSample,
+  type PathChoice,
+  type PathConfig,
+  type PoolBuild,
+  type PoolCircuit,
+  PortDemand,
+  pickCircuit,
+  planPool,
+  RelayHealth,
+} from '../path/index.ts'
+import { CircuitBuildError, type CircuitEnd, OwnCircuit } from './own-circuit.ts'
+import type { PathSource } from './path-source.ts'
+import { StreamError } from './stream-error.ts'
+
+/** A circuit of ours, from the choice of its path to its end. Times are monotonic ms. */
+export interface PooledCircuit {
+  readonly id: number
+  readonly choice: PathChoice
+  readonly need: ExitNeed
+  readonly createdAt: number
+  readonly spread: number
+  state: 'building' | 'ready' | 'retired' | 'closed'
+  purpose: CircuitPurpose | null
+  isolation: string | null
+  firstUsedAt: number | null
+  readyAt: number | null
+  /** Null until the guard's channel is open. */
+  circuit: OwnCircuit | null
+  end: CircuitEnd | null
+  /** Whether its first use has been told to the guard's tally. */
+  useNoted: boolean
+  /** Bytes at the last measurement, and when. */
+  measured: { bytes: number; at: number }
+}
+
+export type PoolEvent = { readonly type: 'open' | 'closed'; readonly circuit: PooledCircuit }
+
+interface Waiting {
+  readonly request: CircuitRequest
+  readonly resolve: (circuit: PooledCircuit) => void
+  readonly reject: (error: Error) => void
+  failures: number
+}
+
+export interface CircuitPoolModules {
+  readonly config: PathConfig
+  /** Paths tried in a row for one waiting request. */
+  readonly buildAttempts: number
+  readonly suite: CryptoSuite
+  readonly random: Random
+  readonly view: View
+  readonly paths: PathSource
+  readonly guards: GuardSample
+  readonly dialer: ChannelDialer
+  readonly now: () => number
+  readonly wall: () => number
+  readonly logger: Logger
+  /** The guard sample has changed: keep it. */
+  readonly guardsChanged: () => void
+  readonly event: (event: PoolEvent) => void
+}
+
+/** Requests that may wait for a circuit at once. */
+const MAX_WAITING = 4_096
+/** Closed circuits that are remembered for `shallot circuits`. */
+const MAX_CLOSED = 32
+/** How long to wait before circuits are built ahead of need again after failures: doubled each time. */
+const AHEAD_RETRY_MS = { first: 250, most: 30_000 } as const
+/** How soon to look again while a request waits and no path can be drawn. */
+const NO_PATH_RETRY_MS = 250
+/** Relays count for more once they were seen to carry more: looked at this often. */
+const MEASURE_INTERVAL_MS = 5_000
+/** Less than this is no measurement of anybody's capacity, bytes a second. */
+const MEASURE_FLOOR = 64 * 1024
+
+/** Keeps circuits ready, gives them out, replaces them. Decisions are `path`'s; this carries them out. */
+export class CircuitPool {
+  readonly #m: CircuitPoolModules
+  readonly #circuits = new Map<number, PooledCircuit>()
+  readonly #closedOnes: PooledCircuit[] = []
+  readonly #ports: PortDemand
+  readonly #health = new RelayHealth()
+  readonly #abort = new AbortController()
+  readonly #measuring: NodeJS.Timeout
+  #waiting: Waiting[] = []
+  #nextId = 1
+  #planTimer: NodeJS.Timeout | null = null
+  #planAt = Number.POSITIVE_INFINITY
+  #planning = false
+  #aheadFailures = 0
+  #aheadAfter = 0
+  #built = 0
+  #failed = 0
+  #lastFailure: string | null = null
+
+  constructor(modules: CircuitPoolModules) {
+    this.#m = modules
+    this.#ports = new PortDemand(modules.config.portMemoryMs)
+    this.#measuring = setInterval(() => this.#measure(), MEASURE_INTERVAL_MS)
+    this.#measuring.unref()
+  }
+
+  get counts(): { readonly built: number; readonly failed: number; readonly waiting: number } {
+    return { built: this.#built, failed: this.#failed, waiting: this.#waiting.length }
+  }
+
+  /** Why no circuit could be built lately, for people; null when the last build succeeded. */
+  get lastFailure(): string | null {
+    return this.#lastFailure
+  }
+
+  /** All circuits there are, and the last few that ended; oldest first. */
+  circuits(): readonly PooledCircuit[] {
+    return [...this.#closedOnes, ...this.#circuits.values()].sort((a, b) => a.id - b.id)
+  }
+
+  /** A circuit for the request, ready to use. @throws StreamError 'no-circuit' or 'aborted' */
+  acquire(request: CircuitRequest, signal: AbortSignal): Promise<PooledCircuit> {
+    if (signal.aborted || this.#abort.signal.aborted) return Promise.reject(new StreamError('aborted'))
+    if (request.port !== null) this.#ports.note(request.port, this.#m.now())
+    const picked = this.#pick(request)
+    if (picked) {
+      this.plan()
+      return Promise.resolve(picked)
+    }
+    if (this.#waiting.length >= MAX_WAITING) return Promise.reject(new StreamError('no-circuit', 'too many requests wait for a circuit'))
+    return new Promise((resolve, reject) => {
+      const settle = (): void => {
+        signal.removeEventListener('abort', aborted)
+        this.#waiting = this.#waiting.filter((one) => one !== waiting)
+      }
+      const waiting: Waiting = {
+        request,
+        failures: 0,
+        resolve: (circuit) => {
+          settle()
+          resolve(circuit)
+        },
+        reject: (error) => {
+          settle()
+          reject(error)
+        },
+      }
+      const aborted = (): void => waiting.reject(new StreamError('no-circuit', this.#lastFailure ?? 'no circuit in time'))
+      signal.addEventListener('abort', aborted, { once: true })
+      this.#waiting.push(waiting)
+      this.plan()
+    })
+  }
+
+  /** No circuit of now takes new streams; each ends with its last one. */
+  retireAll(): void {
+    for (const entry of this.#circuits.values()) {
+      if (entry.state !== 'ready') continue
+      entry.state = 'retired'
+      this.#closeIfIdle(entry)
+    }
+    this.plan()
+  }
+
+  /** Builds one circuit now, for whoever comes. Resolves when it is ready. @throws StreamError 'no-circuit' */
+  async buildOne(): Promise<PooledCircuit> {
+    let reason = 'no circuit could be built'
+    for (let tries = 0; tries < this.#m.buildAttempts; tries++) {
+      const result = await this.#build({ need: { ports: [], family: null }, request: null })
+      if (typeof result !== 'string') return result
+      reason = result
+    }
+    throw new StreamError('no-circuit', reason)
+  }
+
+  /** The circuit's first use is over: it carried something, or broke before it did. */
+  noteUse(entry: PooledCircuit, succeeded: boolean): void {
+    if (entry.useNoted) return
+    entry.useNoted = true
+    this.#m.guards.noteUse(entry.choice.path[0], succeeded)
+    this.#m.guardsChanged()
+  }
+
+  /** Something that plans depend on has changed. Plans are made once at the end of the turn. */
+  plan(): void {
+    if (this.#planning || this.#abort.signal.aborted) return
+    this.#planning = true
+    setImmediate(() => {
+      this.#planning = false
+      if (!this.#abort.signal.aborted) this.#plan()
+    })
+  }
+
+  stop(): void {
+    this.#abort.abort()
+    clearInterval(this.#measuring)
+    if (this.#planTimer) clearTimeout(this.#planTimer)
+    for (const waiting of [...this.#waiting]) waiting.reject(new StreamError('aborted'))
+    for (const entry of this.#circuits.values()) entry.circuit?.close('requested')
+  }
+
+  #pick(request: CircuitRequest): PooledCircuit | null {
+    const now = this.#m.now()
+    const pick = pickCircuit(request, this.#facts(), now, this.#m.config)
+    if (pick.kind !== 'use') return null
+    const entry = this.#circuits.get(pick.circuit)!
+    entry.purpose ??= request.purpose
+    entry.isolation ??= request.isolation
+    entry.firstUsedAt ??= now
+    return entry
+  }
+
+  #facts(): PoolCircuit[] {
+    const facts: PoolCircuit[] = []
+    for (const entry of this.#circuits.values()) {
+      if (entry.state !== 'building' && entry.state !== 'ready') continue
+      const exit = entry.choice.relays[2]
+      facts.push({
+        id: entry.id,
+        state: entry.state,
+        exit: exit.id,
+        exitPolicy: exit.exitPolicy ?? { ipv4: [], ipv6: [] },
+        purpose: entry.purpose,
+        isolation: entry.isolation,
+        createdAt: entry.createdAt,
+        firstUsedAt: entry.firstUsedAt,
+        spread: entry.spread,
+        streams: entry.circuit?.openStreams ?? 0,
+        rttMs: entry.circuit?.rttMs ?? null,
+      })
+    }
+    return facts
+  }
+
+  #plan(): void {
+    for (const waiting of [...this.#waiting]) {
+      const picked = this.#pick(waiting.request)
+      if (picked) waiting.resolve(picked)
+    }
+    const now = this.#m.now()
+    const view = this.#m.paths.current(this.#m.wall())
+    const plan = planPool(
+      {
+        circuits: this.#facts(),
+        waiting: this.#waiting.map(({ request }) => request),
+        ports: now >= this.#aheadAfter ? this.#ports.current(now) : [],
+        servable: (need) => view.exits(need).total > 0,
+      },
+      now,
+      this.#m.config,
+    )
+    for (const { id } of plan.retire) {
+      const entry = this.#circuits.get(id)
+      if (entry) this.#retire(entry)
+    }
+    for (const build of plan.build) void this.#build(build)
+    let wakeAt = plan.wakeAt ?? Number.POSITIVE_INFINITY
+    if (this.#aheadAfter > now) wakeAt = Math.min(wakeAt, this.#aheadAfter)
+    if (this.#waiting.length > 0) wakeAt = Math.min(wakeAt, now + NO_PATH_RETRY_MS)
+    this.#wake(wakeAt)
+  }
+
+  #wake(at: number): void {
+    if (this.#planTimer) clearTimeout(this.#planTimer)
+    this.#planTimer = null
+    this.#planAt = at
+    if (!Number.isFinite(at)) return
+    this.#planTimer = setTimeout(() => this.plan(), Math.max(1, Math.ceil(this.#planAt - this.#m.now())))
+    this.#planTimer.unref()
+  }
+
+  #retire(entry: PooledCircuit): void {
+    if (entry.state === 'building') {
+      // A build that takes too long: its driver sees the end and reports the failure.
+      entry.circuit?.close('timeout')
+      return
+    }
+    entry.state = 'retired'
+    this.#closeIfIdle(entry)
+  }
+
+  #closeIfIdle(entry: PooledCircuit): void {
+    if (entry.state === 'retired' && entry.circuit && entry.circuit.openStreams === 0) entry.circuit.close('finished')
+  }
+
+  /** One build of one path; never throws: a failure is what it returns, in words. */
+  async #build(build: PoolBuild): Promise<PooledCircuit | string> {
+    const { config, guards, random, now, wall, logger } = this.#m
+    const view = this.#m.paths.current(wall())
+    if (guards.sample(view, random, wall())) this.#m.guardsChanged()
+    const choice = choosePath(
+      view,
+      {
+        guards: guards.current(now()),
+        guardsInUse: config.guardsInUse,
+        need: build.need,
+        setAside: this.#health.setAside(now()),
+        ...(build.request?.excludeExits ? { excludeExits: build.request.excludeExits } : {}),
+      },
+      random,
+    )
+    if (choice.kind === 'no-path') {
+      const why = explainFailure(choice)
+      this.#lastFailure = why
+      this.#holdAhead(build)
+      return why
+    }
+    const entry: PooledCircuit = {
+      id: this.#nextId++,
+      choice,
+      need: build.need,
+      createdAt: now(),
+      spread: random.unit(),
+      state: 'building',
+      purpose: build.request?.purpose ?? null,
+      isolation: build.request?.isolation ?? null,
+      firstUsedAt: null,
+      readyAt: null,
+      circuit: null,
+      end: null,
+      useNoted: false,
+      measured: { bytes: 0, at: now() },
+    }
+    this.#circuits.set(entry.id, entry)
+    guards.noteAttempt(choice.path[0], now())
+    try {
+      await this.#extendAll(entry)
+    } catch (error) {
+      const why = `circuit not built: ${messageOf(error)}`
+      logger.debug('circuit not built', { circuit: entry.id, error: messageOf(error) })
+      this.#buildFailed(entry, build, error)
+      return why
+    }
+    entry.readyAt = now()
+    entry.state = 'ready'
+    this.#built++
+    this.#aheadFailures = 0
+    this.#aheadAfter = 0
+    this.#lastFailure = null
+    guards.noteBuild(choice.path[0], true)
+    this.#m.guardsChanged()
+    this.#health.noteSuccess(choice.path, now())
+    entry.circuit?.ping().catch(() => {})
+    this.#m.event({ type: 'open', circuit: entry })
+    this.plan()
+    return entry
+  }
+
+  async #extendAll(entry: PooledCircuit): Promise<void> {
+    const { guards, view, dialer, suite, config, now, wall, logger } = this.#m
+    const [guardId] = entry.choice.path
+    const guard = view.get(guardId)
+    if (!guard) throw new StreamError('no-circuit', 'the guard has left the view')
+    const deadline = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(config.buildTimeoutMs)])
+    let channel: CellChannel
+    try {
+      channel = await dialer.openChannel(guardId, guard.descriptor.addresses, deadline)
+    } catch (error) {
+      if (!this.#abort.signal.aborted) guards.noteFailure(guardId, guards.networkProven(now()), now())
+      throw error
+    }
+    const circuit = new OwnCircuit({
+      machine: createClientCircuit({ suite }),
+      channel,
+      now,
+      logger,
+      streamEnded: () => {
+        this.#closeIfIdle(entry)
+        if (entry.state !== 'closed') this.plan()
+      },
+      closed: (end) => this.#closed(entry, end),
+    })
+    entry.circuit = circuit
+    for (const [index, id] of entry.choice.path.entries()) {
+      const relay = view.get(id)
+      if (!relay) {
+        circuit.close('requested')
+        throw new StreamError('no-circuit', 'a relay of the path has left the view')
+      }
+      try {
+        await circuit.extend({ id, onionKey: relay.descriptor.onionKey, addresses: relay.descriptor.addresses })
+      } catch (error) {
+        if (index === 0 && !this.#abort.signal.aborted) guards.noteFailure(guardId, guards.networkProven(now()), now())
+        throw error
+      }
+      if (index === 0) guards.noteSuccess(guardId, now(), wall())
+    }
+  }
+
+  #buildFailed(entry: PooledCircuit, build: PoolBuild, error: unknown): void {
+    this.#failed++
+    this.#lastFailure = messageOf(error)
+    entry.state = 'closed'
+    entry.circuit?.close('requested')
+    this.#forget(entry)
+    if (this.#abort.signal.aborted) return
+    if (error instanceof CircuitBuildError) {
+      const { end } = error
+      this.#health.noteFailure(
+        entry.choice.path,
+        { reason: end.reason, origin: end.origin, hop: end.hop, established: end.hops },
+        this.#m.now(),
+      )
+      if (end.hops > 0) {
+        this.#m.guards.noteBuild(entry.choice.path[0], false)
+        this.#m.guardsChanged()
+      }
+    }
+    this.#holdAhead(build)
+    if (build.request) {
+      for (const waiting of [...this.#waiting]) {
+        if (waiting.request.isolation !== build.request.isolation || waiting.request.purpose !== build.request.purpose) continue
+        waiting.failures++
+        if (waiting.failures >= this.#m.buildAttempts) {
+          waiting.reject(new StreamError('no-circuit', `no circuit could be built: ${messageOf(error)}`, { cause: error as ShallotError }))
+        }
+      }
+    }
+    this.plan()
+  }
+
+  /** Building ahead of need waits a little longer after each failure, so that a dead network is not hammered. */
+  #holdAhead(build: PoolBuild): void {
+    if (build.request !== null) return
+    const wait = Math.min(AHEAD_RETRY_MS.most, AHEAD_RETRY_MS.first * 2 ** Math.min(this.#aheadFailures, 16))
+    this.#aheadFailures++
+    this.#aheadAfter = Math.max(this.#aheadAfter, this.#m.now() + wait)
+    this.#wake(Math.min(this.#planAt, this.#aheadAfter))
+  }
+
+  #closed(entry: PooledCircuit, end: CircuitEnd): void {
+    entry.end = end
+    // While building, whoever builds reports the failure.
+    if (entry.state === 'building') return
+    if (entry.state === 'closed') return
+    const wasReady = entry.state === 'ready'
+    entry.state = 'closed'
+    this.#forget(entry)
+    if (wasReady && !this.#abort.signal.aborted) {
+      this.#health.noteFailure(
+        entry.choice.path,
+        { reason: end.reason, origin: end.origin, hop: end.hop, established: end.hops },
+        this.#m.now(),
+      )
+      if (entry.firstUsedAt !== null) this.noteUse(entry, false)
+    }
+    this.plan()
+  }
+
+  #forget(entry: PooledCircuit): void {
+    this.#circuits.delete(entry.id)
+    this.#closedOnes.push(entry)
+    if (this.#closedOnes.length > MAX_CLOSED) this.#closedOnes.shift()
+    this.#m.event({ type: 'closed', circuit: entry })
+  }
+
+  /** What a circuit carried, each of its relays carried: they may count for that much. */
+  #measure(): void {
+    const now = this.#m.now()
+    for (const entry of this.#circuits.values()) {
+      if (!entry.circuit) continue
+      const { bytesIn, bytesOut } = entry.circuit
+      const bytes = bytesIn + bytesOut
+      const rate = ((bytes - entry.measured.bytes) * 1000) / Math.max(1, now - entry.measured.at)
+      entry.measured = { bytes, at: now }
+      if (rate < MEASURE_FLOOR) continue
+      for (const id of entry.choice.path) this.#m.view.noteMeasured(id as NodeId, rate, this.#m.wall())
+    }
+  }
+}
