@@ -8,7 +8,7 @@ import { splitAddress } from '../support/socks-client.ts'
  * at 25 ms each way is what a TCP window of 16 MiB allows over a round trip of 50 ms: 335 MB/s, well above what the nodes reach on one core.
  * Setting up a connection costs a round trip, as TCP's does: the first bytes are delivered three delays after the connection came.
  *
- *     node test/bench/delay-proxy.ts DELAY_MS LISTEN=TARGET ...     prints one JSON line of the addresses when it listens
+ *     node test/bench/delay-proxy.ts DELAY_MS HELD_BYTES LISTEN=TARGET ...     prints one JSON line of the addresses when it listens
  */
 export interface DelayOptions {
   readonly delayMs: number
@@ -115,11 +115,11 @@ class DelayLine {
 }
 
 if (import.meta.main) {
-  const [delayMs, ...pairs] = process.argv.slice(2)
+  const [delayMs, heldBytes, ...pairs] = process.argv.slice(2)
   const addresses: string[] = []
   for (const pair of pairs) {
     const [listen, target] = pair.split('=')
-    addresses.push((await startDelayProxy(listen!, target!, { delayMs: Number(delayMs) })).address)
+    addresses.push((await startDelayProxy(listen!, target!, { delayMs: Number(delayMs), heldBytes: Number(heldBytes) })).address)
   }
   console.log(JSON.stringify(addresses))
 }

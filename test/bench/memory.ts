@@ -1,0 +1,83 @@
+import { createServer, type Socket } from 'node:net'
+import { memoryOf } from '../support/proc.ts'
+import { socksConnect } from '../support/socks-client.ts'
+import type { Network, Position } from './network.ts'
+import { positions } from './network.ts'
+import { median, round } from './stats.ts'
+
+/** MB are 10^6 bytes. */
+export interface MemoryResult {
+  /** Median resident memory of the relays when nothing happens. */
+  readonly idleRelayMb: number
+  readonly idleMb: Readonly<Record<Position, number>>
+  readonly circuits: number
+  readonly failed: number
+  /** Growth of each process while the circuits are open, after `settleMs`. */
+  readonly addedMb: Readonly<Record<Position, number>>
+  readonly openedPerSecond: number
+}
+
+/**
+ * Holds so many circuits open: a SOCKS user each, with one connection to a server that says nothing. Client and exit hold the sockets too;
+ * guard and middle hold circuits alone.
+ */
+export async function measureMemory(network: Network, circuits: number, settleMs = 5000, atOnce = 16): Promise<MemoryResult> {
+  const held: Socket[] = []
+  const accepted = new Set<Socket>()
+  const server = createServer((socket) => {
+    accepted.add(socket)
+    socket.on('error', () => {}).once('close', () => accepted.delete(socket))
+  })
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', 4096, resolve)
+  })
+  const { port } = server.address() as { port: number }
+  const open = async (user: string): Promise<void> => {
+    const socket = await socksConnect('127.0.0.1', port, { proxy: network.socks, user, timeoutMs: 60_000 })
+    socket.on('error', () => {})
+    held.push(socket)
+  }
+  try {
+    // A few first, so that links, code and tables are there before anything is counted.
+    for (let i = 0; i < 20; i++) await open(`warm${i}`)
+    const pids = await network.path('warm0', `127.0.0.1:${port}`)
+    await settle(settleMs)
+    const relays = network.allPids.filter((pid) => pid !== pids.client)
+    const mbOf = (pid: number): number => memoryOf(pid).rssBytes / 1e6
+    const idle = Object.fromEntries(positions.map((position) => [position, mbOf(pids[position])])) as Record<Position, number>
+    const idleRelayMb = round(median(relays.map(mbOf)))
+
+    let next = 0
+    let failed = 0
+    const began = performance.now()
+    await Promise.all(
+      Array.from({ length: atOnce }, async () => {
+        while (next < circuits) {
+          try {
+            await open(`held${next++}`)
+          } catch {
+            failed++
+          }
+        }
+      }),
+    )
+    const seconds = (performance.now() - began) / 1000
+    await settle(settleMs)
+    const added = Object.fromEntries(positions.map((position) => [position, round(mbOf(pids[position]) - idle[position])]))
+    return {
+      idleRelayMb,
+      idleMb: Object.fromEntries(positions.map((position) => [position, round(idle[position])])) as Record<Position, number>,
+      circuits: circuits - failed,
+      failed,
+      addedMb: added as Record<Position, number>,
+      openedPerSecond: round((circuits - failed) / seconds),
+    }
+  } finally {
+    for (const socket of [...held, ...accepted]) socket.destroy()
+    server.close()
+  }
+}
+
+function settle(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
+}
