@@ -44,6 +44,8 @@ export class DatagramQueue {
   /** The next fragment of the first datagram. */
   #fragment = 0
   #charge = 0
+  /** Fragments of all that waits: no more cells than these are needed. */
+  fragments = 0
   /** Dropped: the queue was full, or it had waited too long. */
   dropped = 0
 
@@ -70,16 +72,17 @@ export class DatagramQueue {
     whole.set(bytes, 3 + host.length)
     this.#waiting.push({ stream, hop, whole, at: now })
     this.#charge += chargeOf(whole)
+    this.fragments += Math.ceil(whole.length / FRAGMENT_BYTES)
     return true
   }
 
-  /** Drops what waited too long and what belongs to no stream any more. A datagram that is partly sent is finished. */
+  /** Drops what belongs to no stream any more and what waited too long, unless it is partly sent already. */
   expire(now: number, isOpen: (stream: number) => boolean): void {
-    while (!this.isEmpty && this.#fragment === 0) {
+    while (!this.isEmpty) {
       const { at, stream } = this.#waiting[this.#first]!
-      if (now - at <= datagramLimits.staleMs && isOpen(stream)) return
+      if (isOpen(stream) && (this.#fragment > 0 || now - at <= datagramLimits.staleMs)) return
       this.dropped++
-      this.#shift()
+      this.#shift(this.#fragment)
     }
   }
 
@@ -98,7 +101,8 @@ export class DatagramQueue {
     out[at] = this.#fragment
     out[at + 1] = count
     out.set(whole.subarray(from, from + FRAGMENT_BYTES), at + FRAGMENT_HEADER_BYTES)
-    if (++this.#fragment === count) this.#shift()
+    this.fragments--
+    if (++this.#fragment === count) this.#shift(count)
   }
 
   clear(): void {
@@ -106,10 +110,14 @@ export class DatagramQueue {
     this.#first = 0
     this.#fragment = 0
     this.#charge = 0
+    this.fragments = 0
   }
 
-  #shift(): void {
-    this.#charge -= chargeOf(this.#waiting[this.#first]!.whole)
+  /** @param sent how many of its fragments were counted off already */
+  #shift(sent: number): void {
+    const { whole } = this.#waiting[this.#first]!
+    this.#charge -= chargeOf(whole)
+    this.fragments -= Math.ceil(whole.length / FRAGMENT_BYTES) - sent
     this.#fragment = 0
     this.#first++
     if (this.#first === this.#waiting.length || this.#first >= 64) {

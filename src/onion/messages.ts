@@ -170,34 +170,6 @@ export function readPlainCell(bytes: Uint8Array, start: number, kind: number): U
   return handshake
 }
 
-/** One extension of a handshake message. Types below 128 must be understood, others may be skipped. */
-export interface Extension {
-  readonly type: number
-  readonly value: Uint8Array
-}
-
-/** `count u8, then count times: type u8, length u8, value`, types rising. */
-export function encodeExtensions(extensions: readonly Extension[]): Uint8Array {
-  const writer = new Writer(32).u8(extensions.length)
-  for (const { type, value } of extensions) writer.u8(type).u8(value.length).bytes(value)
-  return writer.finish()
-}
-
-/** @throws MalformedError; values are views */
-export function decodeExtensions(bytes: Uint8Array): Extension[] {
-  const reader = new Reader('handshake extensions', bytes)
-  const extensions: Extension[] = []
-  let last = -1
-  for (let left = reader.u8(); left > 0; left--) {
-    const type = reader.u8()
-    if (type <= last) throw new MalformedError('handshake extensions', 'types do not rise')
-    last = type
-    extensions.push({ type, value: reader.bytes(reader.u8()) })
-  }
-  reader.end()
-  return extensions
-}
-
 /** `port u16, length u8, host`: the body of BEGIN. */
 export function encodeTarget(target: Target): Uint8Array {
   const host = utf8Bytes(target.host)
@@ -296,7 +268,7 @@ const AnswerKind = { address4: 4, address6: 6, name: 1 } as const
  * Answers that do not fit one message are left out.
  */
 export function encodeResolved(answers: readonly ResolveAnswer[] | EndReason): Uint8Array {
-  if (typeof answers === 'string') return Uint8Array.of(endReasonNumber(answers), 0)
+  if (typeof answers === 'string') return Uint8Array.of(endReasonNumber(answers === 'done' ? 'internal' : answers), 0)
   const values: { kind: number; ttl: number; value: Uint8Array }[] = []
   let size = 2
   for (const { type, value, ttlSeconds } of answers) {

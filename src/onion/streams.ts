@@ -1,4 +1,4 @@
-import type { EndReason } from './circuit.ts'
+import type { Reassembler } from './datagrams.ts'
 
 /**
  * One byte stream between the client and a hop: what may be sent, what may come in, and how each direction ends. The same at both ends.
@@ -231,15 +231,19 @@ export class StreamState {
   readonly kind: StreamKind
   /** A stream: CONNECTED was said. */
   connected = false
-  /** Client: when the wait for CONNECTED or RESOLVED is over; null when it does not wait. */
-  deadline: number | null = null
+  /** Relay: it was never taken on; it only waits for the other side's END. */
+  refused = false
+  /** Client: when the wait for CONNECTED or RESOLVED is over; 0 when it does not wait. */
+  deadline = 0
 
-  /** END (or UDP_CLOSE) that this side said, and the other. */
-  sentEnd: EndState = 'none'
+  /** What the other side's END (or UDP_CLOSE) said, and what this side's said when it went into a cell. */
   receivedEnd: EndState = 'none'
+  sentEnd: EndState = 'none'
   /** 'done' was asked for and follows the queued data. */
   finishing = false
-  /** The driver has been told, or has said itself, that nothing more comes of this stream. */
+  /** An END that is not 'done' (or answers one) waits for a cell. */
+  ending = false
+  /** The driver was told, or has said itself, that nothing more comes of this stream. */
   silent = false
 
   sendCredit = INITIAL_WINDOW_BYTES
@@ -247,6 +251,7 @@ export class StreamState {
   /** An offer was answered with false: 'writable' is owed. */
   wantsWritable = false
   receive: ReceiveWindow | null = null
+  reassembler: Reassembler | null = null
 
   constructor(id: number, hop: number, kind: StreamKind) {
     this.id = id
@@ -258,17 +263,17 @@ export class StreamState {
     return this.sentEnd !== 'none' && this.receivedEnd !== 'none'
   }
 
-  /** Whether data or the END after it could be put in a cell now. */
+  /** Whether data, or the END after it, could go into a cell now. */
   get isSendable(): boolean {
     const { queue } = this
-    if (queue && queue.length > 0) return this.sendCredit >= LEAST_DATA_CHARGE_BYTES
+    if (queue !== null && queue.length > 0) return this.sendCredit >= LEAST_DATA_CHARGE_BYTES
     return this.finishing
   }
 
   /** How many queued bytes the credit allows. */
   get sendable(): number {
     const { queue } = this
-    if (!queue || this.sendCredit < LEAST_DATA_CHARGE_BYTES) return 0
+    if (queue === null || this.sendCredit < LEAST_DATA_CHARGE_BYTES) return 0
     return Math.min(queue.length, this.sendCredit)
   }
 
@@ -276,8 +281,4 @@ export class StreamState {
   charge(length: number): void {
     this.sendCredit -= Math.max(length, LEAST_DATA_CHARGE_BYTES)
   }
-}
-
-export function endState(reason: EndReason): EndState {
-  return reason === 'done' ? 'done' : 'reset'
 }

@@ -1,0 +1,60 @@
+import { BATCH_HEADROOM, CELL_BYTES, CELL_ROOM_BYTES, type CellBatch, MESSAGE_HEADER_BYTES, newBatch, subBatch, TAG_BYTES } from './cell.ts'
+import { putHeader } from './messages.ts'
+
+/** Fills the cells of one new batch with messages, in order. A cell has one addressee. */
+export class CellPacker {
+  readonly #batch: CellBatch
+  #cell = -1
+  #at = 0
+  #end = 0
+  #hop = -1
+  /** Where each run of cells for one hop begins: hop and first cell, in turn. */
+  readonly #runs: number[] = []
+
+  /** @param count the most cells there will be */
+  constructor(count: number) {
+    this.#batch = newBatch(count)
+  }
+
+  get bytes(): Uint8Array {
+    return this.#batch.bytes
+  }
+
+  /** The longest body that still fits the present cell, if it is this hop's; below 0 when not even a header does. */
+  room(hop: number): number {
+    return hop === this.#hop ? this.#end - this.#at - MESSAGE_HEADER_BYTES : -1
+  }
+
+  /** Writes a message's header, in the present cell or the next; returns where its body goes, or -1 when the batch is full. */
+  take(hop: number, command: number, stream: number, length: number): number {
+    if (hop !== this.#hop || this.#end - this.#at < MESSAGE_HEADER_BYTES + length) {
+      if (this.#cell + 1 === this.#batch.count) return -1
+      this.#cell++
+      this.#at = this.#batch.start + this.#cell * CELL_BYTES + TAG_BYTES
+      this.#end = this.#at + CELL_ROOM_BYTES
+      if (hop !== this.#hop) {
+        this.#hop = hop
+        this.#runs.push(hop, this.#cell)
+      }
+    }
+    const body = putHeader(this.#batch.bytes, this.#at, command, stream, length)
+    this.#at = body + length
+    return body
+  }
+
+  /** Encrypts what was packed, run by run; null when nothing was. The batch is the caller's. */
+  finish(seal: (batch: CellBatch, hop: number) => void): CellBatch | null {
+    const used = this.#cell + 1
+    if (used === 0) return null
+    let batch = subBatch(this.#batch, 0, used)
+    // The estimate of cells was far too high: don't hold the rest while the batch is in flight.
+    if (used * 2 < this.#batch.count) batch = { ...batch, bytes: batch.bytes.slice(0, BATCH_HEADROOM + used * CELL_BYTES) }
+    const runs = this.#runs
+    for (let i = 0; i < runs.length; i += 2) {
+      const from = runs[i + 1]!
+      const to = runs[i + 3] ?? used
+      seal(from === 0 && to === used ? batch : subBatch(batch, from, to), runs[i]!)
+    }
+    return batch
+  }
+}

@@ -1,0 +1,690 @@
+import { ShallotError } from '../base/index.ts'
+import type { CryptoSuite } from '../crypto/index.ts'
+import { CELL_BYTES, CELL_ROOM_BYTES, type CellBatch, MESSAGE_BODY_BYTES, MESSAGE_HEADER_BYTES } from './cell.ts'
+import { CellPacker } from './cell-packer.ts'
+import type { CloseReason, EndReason, ResolveAnswer, Target } from './circuit.ts'
+import type { CircuitLimits } from './circuit-limits.ts'
+import { DatagramQueue, Reassembler } from './datagrams.ts'
+import {
+  COOKIE_BYTES,
+  Command,
+  decodeConnected,
+  decodeCookie,
+  decodeEmpty,
+  decodeEnd,
+  decodeName,
+  decodeResolved,
+  decodeTarget,
+  decodeWindow,
+  encodeConnected,
+  encodeEnd,
+  encodeName,
+  encodeResolved,
+  encodeTarget,
+  MessageCursor,
+  MOST_CREDIT_BYTES,
+  putWindow,
+} from './messages.ts'
+import type { OutputQueue } from './outputs.ts'
+import { RoundTrips } from './round-trips.ts'
+import {
+  LEAST_DATA_CHARGE_BYTES,
+  ReceiveWindow,
+  SendQueue,
+  type StreamKind,
+  StreamState,
+  type WindowBudget,
+  windowLimits,
+} from './streams.ts'
+
+/** Cells of one stream before the next one's turn: bulk packs whole cells, and nobody waits long. */
+const TURN_BYTES = 8 * MESSAGE_BODY_BYTES
+/** 'writable' is said when this share of the limit is left. */
+const WRITABLE_SHARE = 4
+const HIGHEST_ID = 0xffff
+const empty = new Uint8Array(0)
+// Shared by all circuits: calls are synchronous, and a cell is read to its end before another is begun.
+const cursor = new MessageCursor()
+
+/** What a machine does with the messages of its circuit itself (stream 0). Null, or why the circuit must close. */
+export interface CircuitMessageHandler {
+  readonly isClosed: boolean
+  circuitMessage(command: number, hop: number, body: Uint8Array, now: number): CloseReason | null
+}
+
+export interface EndpointOptions {
+  readonly role: 'client' | 'relay'
+  readonly suite: CryptoSuite
+  readonly limits: CircuitLimits
+  readonly outputs: OutputQueue
+  /** Relay: whether streams are served here. */
+  readonly servesExit: boolean
+}
+
+interface WaitingMessage {
+  readonly hop: number
+  readonly command: number
+  readonly stream: number
+  readonly body: Uint8Array
+}
+
+/**
+ * One end of a circuit's streams: the same for the client (which speaks with each hop) and for a relay (which speaks with the client: hop 0).
+ * Longer than a file should be: sending and receiving share every table.
+ */
+export class Endpoint {
+  readonly roundTrips: RoundTrips
+  readonly #o: EndpointOptions
+  readonly #isClient: boolean
+  readonly #streams = new Map<number, StreamState>()
+  readonly #budget: WindowBudget = { free: windowLimits.circuitBytes }
+  #refused = 0
+  #associations = 0
+  #lastId = 0
+  /** Hops that streams were ever opened at, a bit each: late WINDOW and END may come from these. */
+  #hopsUsed = 0
+
+  readonly #control: WaitingMessage[] = []
+  #controlBytes = 0
+  #dataBytes = 0
+  #owedPongs = 0
+  readonly #grants = new Set<StreamState>()
+  /** Streams with something that may be sent, in turn. */
+  readonly #sendable = new Set<StreamState>()
+  #datagrams: DatagramQueue | null = null
+
+  /** Client: streams that wait for CONNECTED, and questions; each in the order of their deadlines. */
+  readonly #connecting = new Set<StreamState>()
+  readonly #asking = new Set<StreamState>()
+
+  /** The run of data that is being put together in the batch at hand. */
+  #run: StreamState | null = null
+  #runBytes: Uint8Array = empty
+  #runFrom = 0
+  #runTo = 0
+
+  constructor(options: EndpointOptions) {
+    this.#o = options
+    this.#isClient = options.role === 'client'
+    this.roundTrips = new RoundTrips(options.limits.pendingPings)
+  }
+
+  get queuedBytes(): number {
+    return this.#controlBytes + this.#dataBytes + (this.#datagrams?.queuedBytes ?? 0)
+  }
+
+  /** Nothing is open, owed or awaited: a fresh endpoint would do as well. */
+  get isBlank(): boolean {
+    return this.#streams.size === 0 && this.#control.length === 0 && this.roundTrips.isBlank
+  }
+
+  get openStreams(): number {
+    return this.#streams.size - this.#refused
+  }
+
+  get datagramsDropped(): number {
+    return this.#datagrams?.dropped ?? 0
+  }
+
+  get timeout(): number | null {
+    const connect = this.#connecting.size > 0 ? first(this.#connecting)!.deadline : Number.POSITIVE_INFINITY
+    const ask = this.#asking.size > 0 ? first(this.#asking)!.deadline : Number.POSITIVE_INFINITY
+    const at = Math.min(connect, ask)
+    return at === Number.POSITIVE_INFINITY ? null : at
+  }
+
+  handleTimeout(now: number): void {
+    for (const stream of this.#connecting) {
+      if (stream.deadline > now) break
+      this.#o.outputs.push({ type: 'end', stream: stream.id, reason: 'timeout' })
+      this.end(stream.id, 'timeout')
+    }
+    for (const stream of this.#asking) {
+      if (stream.deadline > now) break
+      this.#o.outputs.push({ type: 'resolved', stream: stream.id, answers: [], error: 'timeout' })
+      this.#forget(stream)
+    }
+  }
+
+  // --- what the driver asks for
+
+  open(hop: number, target: Target, now: number): number {
+    const stream = this.#create(hop, 'stream')
+    stream.deadline = now + this.#o.limits.connectTimeoutMs
+    this.#connecting.add(stream)
+    this.say(hop, Command.begin, stream.id, encodeTarget(target))
+    if (this.roundTrips.isUnmeasured(hop)) this.ping(hop, now)
+    return stream.id
+  }
+
+  resolve(hop: number, name: string, now: number): number {
+    const stream = this.#create(hop, 'resolve')
+    stream.deadline = now + this.#o.limits.resolveTimeoutMs
+    this.#asking.add(stream)
+    this.say(hop, Command.resolve, stream.id, encodeName(name))
+    return stream.id
+  }
+
+  openDatagrams(hop: number): number {
+    if (this.#associations >= this.#o.limits.datagramStreams) throw limitReached('datagram associations')
+    const stream = this.#create(hop, 'datagrams')
+    this.say(hop, Command.udpOpen, stream.id, empty)
+    return stream.id
+  }
+
+  accept(id: number, address: string): void {
+    const stream = this.#streams.get(id)
+    if (stream?.kind !== 'stream' || stream.connected || stream.silent) return
+    stream.connected = true
+    this.say(stream.hop, Command.connected, id, encodeConnected(address))
+    if (this.roundTrips.isUnmeasured(stream.hop)) this.ping(stream.hop, Number.NEGATIVE_INFINITY)
+    this.#touch(stream)
+  }
+
+  answer(id: number, answers: readonly ResolveAnswer[] | EndReason): void {
+    const stream = this.#streams.get(id)
+    if (stream?.kind !== 'resolve' || stream.silent) return
+    stream.silent = true
+    this.say(stream.hop, Command.resolved, id, encodeResolved(answers))
+  }
+
+  offer(id: number, bytes: Uint8Array): boolean {
+    const stream = this.#streams.get(id)
+    if (stream?.kind !== 'stream' || stream.silent || stream.finishing || stream.sentEnd !== 'none') return false
+    stream.queue ??= new SendQueue()
+    const limit = this.#o.limits.offerBytes
+    if (stream.queue.length >= limit) {
+      // The driver did not wait for 'writable': the stream fails, and memory stays bounded.
+      this.#o.outputs.push({ type: 'end', stream: id, reason: 'internal' })
+      this.end(id, 'internal')
+      return false
+    }
+    stream.queue.push(bytes)
+    this.#dataBytes += bytes.length
+    this.#touch(stream)
+    if (stream.queue.length * 2 <= limit) return true
+    stream.wantsWritable = true
+    return false
+  }
+
+  end(id: number, reason: EndReason): void {
+    const stream = this.#streams.get(id)
+    if (!stream || stream.silent) return
+    if (stream.kind === 'resolve') {
+      if (this.#isClient) this.#forget(stream)
+      else this.answer(id, reason === 'done' ? 'internal' : reason)
+    } else if (stream.kind === 'datagrams') this.closeDatagrams(id)
+    else if (reason !== 'done') this.#abandon(stream, reason)
+    else if (!this.#isClient && !stream.connected) this.#abandon(stream, 'internal')
+    else if (stream.sentEnd === 'none') {
+      stream.finishing = true
+      this.#touch(stream)
+    }
+  }
+
+  consume(id: number, length: number, now: number): void {
+    const stream = this.#streams.get(id)
+    if (!stream?.receive || stream.silent || stream.receivedEnd !== 'none') return
+    const { receive, hop } = stream
+    receive.consume(length)
+    receive.tune(length, now, this.roundTrips.tuningMs(hop))
+    if (receive.grant > 0) this.#grants.add(stream)
+    if (this.roundTrips.isDue(hop, length, now)) this.ping(hop, now)
+  }
+
+  sendDatagram(id: number, peer: Target, bytes: Uint8Array, now: number): boolean {
+    const stream = this.#streams.get(id)
+    if (stream?.kind !== 'datagrams' || stream.silent) return false
+    this.#datagrams ??= new DatagramQueue()
+    return this.#datagrams.push(id, stream.hop, peer, bytes, now)
+  }
+
+  closeDatagrams(id: number): void {
+    const stream = this.#streams.get(id)
+    if (stream?.kind !== 'datagrams' || stream.silent) return
+    this.#sayEnd(stream, Command.udpClose, empty)
+    stream.silent = true
+  }
+
+  ping(hop: number, now: number): void {
+    const cookie = this.#o.suite.random(COOKIE_BYTES)
+    if (this.roundTrips.begin(hop, cookie, now)) this.say(hop, Command.ping, 0, cookie)
+  }
+
+  /** Queues a control message (body is owned). */
+  say(hop: number, command: number, stream: number, body: Uint8Array): void {
+    this.#control.push({ hop, command, stream, body })
+    this.#controlBytes += MESSAGE_HEADER_BYTES + body.length
+  }
+
+  // --- what comes in
+
+  /**
+   * Reads the messages of one recognised cell. Data stays in the batch's buffer, where a run of it is moved together; call `flush` after
+   * the last cell of the batch. Returns why the circuit must close, or null.
+   * @throws MalformedError
+   */
+  receive(batch: CellBatch, cell: number, hop: number, now: number, handler: CircuitMessageHandler): CloseReason | null {
+    cursor.begin(batch.bytes, batch.start + cell * CELL_BYTES)
+    while (cursor.next()) {
+      const { command, stream } = cursor
+      let failure: CloseReason | null
+      if (command === Command.data) failure = this.#data(batch.bytes, hop)
+      else if (stream === 0) {
+        failure = this.#circuitMessage(command, hop, now, handler)
+        if (handler.isClosed) return null
+      } else failure = this.#streamMessage(command, hop)
+      if (failure) return failure
+    }
+    return null
+  }
+
+  /** Gives out the run of data that is being put together. */
+  flush(): void {
+    const stream = this.#run
+    if (!stream) return
+    this.#run = null
+    let bytes = this.#runBytes.subarray(this.#runFrom, this.#runTo)
+    // A little data must not hold a large buffer.
+    if (bytes.length * 2 < bytes.buffer.byteLength) bytes = bytes.slice()
+    this.#runBytes = empty
+    this.#o.outputs.push({ type: 'data', stream: stream.id, bytes })
+  }
+
+  #data(bytes: Uint8Array, hop: number): CloseReason | null {
+    const { from, to } = cursor
+    const length = to - from
+    const run = this.#run
+    const stream = run !== null && run.id === cursor.stream ? run : this.#streams.get(cursor.stream)
+    if (!stream || stream.hop !== hop || stream.kind !== 'stream' || stream.receivedEnd !== 'none' || length === 0) return 'protocol'
+    if (this.#isClient && !stream.connected) return 'protocol'
+    stream.receive ??= new ReceiveWindow(this.#budget)
+    if (!stream.receive.receive(length)) return 'protocol'
+    if (stream.silent) return null
+    if (run === stream) {
+      if (this.#runTo !== from) bytes.copyWithin(this.#runTo, from, to)
+      this.#runTo += length
+      return null
+    }
+    this.flush()
+    this.#run = stream
+    this.#runBytes = bytes
+    this.#runFrom = from
+    this.#runTo = to
+    return null
+  }
+
+  #circuitMessage(command: number, hop: number, now: number, handler: CircuitMessageHandler): CloseReason | null {
+    switch (command) {
+      case Command.ping:
+        if (this.#owedPongs >= this.#o.limits.owedPongs) return 'resource-limit'
+        this.#owedPongs++
+        this.say(hop, Command.pong, 0, decodeCookie(cursor.body()))
+        return null
+      case Command.pong: {
+        const ms = this.roundTrips.finish(hop, decodeCookie(cursor.body()), now)
+        if (ms === null) return 'protocol'
+        if (this.#isClient) this.#o.outputs.push({ type: 'rtt', hop, rttMs: ms })
+        return null
+      }
+      case Command.pad:
+        return null
+      default:
+        return handler.circuitMessage(command, hop, cursor.body(), now)
+    }
+  }
+
+  #streamMessage(command: number, hop: number): CloseReason | null {
+    const id = cursor.stream
+    const stream = this.#streams.get(id)
+    if (!stream) {
+      // A stream is over once each side has said END: the other's WINDOW, or a second END, may have been on its way.
+      if (command === Command.window || command === Command.end) return this.#late(command, hop)
+      return this.#isClient ? 'protocol' : this.#opened(command, id)
+    }
+    if (stream.hop !== hop) return 'protocol'
+    switch (stream.kind) {
+      case 'stream':
+        return this.#byteStreamMessage(stream, command)
+      case 'resolve':
+        if (command !== Command.resolved || !this.#isClient) return 'protocol'
+        return this.#resolved(stream)
+      default:
+        return this.#datagramMessage(stream, command)
+    }
+  }
+
+  #late(command: number, hop: number): CloseReason | null {
+    if (this.#isClient && (this.#hopsUsed & (1 << hop)) === 0) return 'protocol'
+    if (command === Command.window) decodeWindow(cursor.body())
+    else decodeEnd(cursor.body())
+    return null
+  }
+
+  /** Relay: the client opens something. */
+  #opened(command: number, id: number): CloseReason | null {
+    const { outputs, limits, servesExit } = this.#o
+    if (command !== Command.begin && command !== Command.resolve && command !== Command.udpOpen) return 'protocol'
+    const kind: StreamKind = command === Command.begin ? 'stream' : command === Command.resolve ? 'resolve' : 'datagrams'
+    const body = cursor.body()
+    // Parsed before it is refused: what is malformed closes the circuit, whoever it is said to.
+    const target = kind === 'stream' ? decodeTarget(body) : null
+    const name = kind === 'resolve' ? decodeName(body) : null
+    if (kind === 'datagrams') decodeEmpty('UDP_OPEN', body)
+    const isFull = this.openStreams >= limits.streams || (kind === 'datagrams' && this.#associations >= limits.datagramStreams)
+    if (!servesExit || isFull) {
+      if (this.#refused >= limits.refusedStreams) return 'resource-limit'
+      this.#refuse(new StreamState(id, 0, kind), servesExit ? 'resource-limit' : 'not-exit')
+      return null
+    }
+    this.#add(new StreamState(id, 0, kind))
+    if (target) outputs.push({ type: 'begin', stream: id, target })
+    else if (name !== null) outputs.push({ type: 'resolve', stream: id, name })
+    else outputs.push({ type: 'datagrams-open', stream: id })
+    return null
+  }
+
+  #refuse(stream: StreamState, reason: EndReason): void {
+    stream.refused = true
+    stream.silent = true
+    this.#refused++
+    this.#add(stream)
+    if (stream.kind === 'stream') this.#sayEnd(stream, Command.end, encodeEnd(reason))
+    else if (stream.kind === 'resolve') this.say(0, Command.resolved, stream.id, encodeResolved(reason))
+    else this.#sayEnd(stream, Command.udpClose, empty)
+  }
+
+  #byteStreamMessage(stream: StreamState, command: number): CloseReason | null {
+    if (command === Command.window) {
+      const grant = decodeWindow(cursor.body())
+      if (stream.sendCredit + grant > MOST_CREDIT_BYTES) return 'protocol'
+      stream.sendCredit += grant
+      this.#touch(stream)
+      return null
+    }
+    if (command === Command.end) return this.#ended(stream, decodeEnd(cursor.body()))
+    if (command !== Command.connected || !this.#isClient || stream.connected || stream.receivedEnd !== 'none') return 'protocol'
+    const address = decodeConnected(cursor.body())
+    stream.connected = true
+    this.#connecting.delete(stream)
+    if (!stream.silent) this.#o.outputs.push({ type: 'connected', stream: stream.id, address })
+    return null
+  }
+
+  #ended(stream: StreamState, reason: EndReason): CloseReason | null {
+    const isDone = reason === 'done'
+    // After its 'done' a side may still give up with another reason; nothing follows that.
+    if (stream.receivedEnd === 'reset' || (stream.receivedEnd === 'done' && isDone)) return 'protocol'
+    const isAnswer = stream.silent
+    if (isDone && this.#isClient && !stream.connected && !isAnswer) return 'protocol'
+    if (this.#run === stream) this.flush()
+    stream.receivedEnd = isDone ? 'done' : 'reset'
+    if (!isAnswer) this.#o.outputs.push({ type: 'end', stream: stream.id, reason })
+    if (!isDone) {
+      stream.silent = true
+      this.#dropQueue(stream)
+      if (stream.sentEnd === 'none') this.#sayEnd(stream, Command.end, encodeEnd('done'))
+    }
+    this.#removeIfOver(stream)
+    return null
+  }
+
+  #resolved(stream: StreamState): CloseReason | null {
+    const { answers, error } = decodeResolved(cursor.body())
+    if (!stream.silent) this.#o.outputs.push({ type: 'resolved', stream: stream.id, answers, error })
+    this.#remove(stream)
+    return null
+  }
+
+  #datagramMessage(stream: StreamState, command: number): CloseReason | null {
+    if (command === Command.udpDatagram) {
+      if (stream.receivedEnd !== 'none') return 'protocol'
+      if (stream.silent) return null
+      stream.reassembler ??= new Reassembler()
+      const datagram = stream.reassembler.add(cursor.body())
+      if (datagram) this.#o.outputs.push({ type: 'datagram', stream: stream.id, peer: datagram.peer, bytes: datagram.bytes })
+      return null
+    }
+    if (command !== Command.udpClose || stream.receivedEnd !== 'none') return 'protocol'
+    decodeEmpty('UDP_CLOSE', cursor.body())
+    stream.receivedEnd = 'done'
+    if (!stream.silent) this.#o.outputs.push({ type: 'datagrams-closed', stream: stream.id })
+    this.#sayEnd(stream, Command.udpClose, empty)
+    stream.silent = true
+    this.#removeIfOver(stream)
+    return null
+  }
+
+  /** The circuit is over: whatever is open ends as 'circuit-lost', and nothing is kept. */
+  close(): void {
+    this.flush()
+    const { outputs } = this.#o
+    for (const { id, kind, silent } of this.#streams.values()) {
+      if (silent) continue
+      if (kind === 'stream') outputs.push({ type: 'end', stream: id, reason: 'circuit-lost' })
+      else if (kind === 'datagrams') outputs.push({ type: 'datagrams-closed', stream: id })
+      else if (this.#isClient) outputs.push({ type: 'resolved', stream: id, answers: [], error: 'circuit-lost' })
+    }
+    for (const table of [this.#streams, this.#grants, this.#sendable, this.#connecting, this.#asking]) table.clear()
+    this.#control.length = 0
+    this.#controlBytes = 0
+    this.#dataBytes = 0
+    this.#refused = 0
+    this.#datagrams?.clear()
+  }
+
+  // --- what goes out
+
+  /** At most `most` cells with what waits, sealed; null when nothing does. */
+  pollCells(most: number, now: number, seal: (batch: CellBatch, hop: number) => void): CellBatch | null {
+    this.#datagrams?.expire(now, this.#isOpen)
+    const wanted = Math.min(most, this.#cellsWanted(most))
+    if (wanted <= 0) return null
+    const packer = new CellPacker(wanted)
+    if (this.#packControl(packer, now) && this.#packGrants(packer) && this.#packDatagrams(packer, now)) this.#packData(packer)
+    return packer.finish(seal)
+  }
+
+  readonly #isOpen = (id: number): boolean => this.#streams.get(id)?.silent === false
+
+  /** An upper bound of the cells that what waits fills; exact for one stream's bulk. */
+  #cellsWanted(most: number): number {
+    const small = this.#controlBytes + this.#grants.size * (MESSAGE_HEADER_BYTES + 4)
+    // Of two neighbours each fills more than half of a cell, or both share one; a change of the hop begins a new cell.
+    let cells =
+      small === 0
+        ? 0
+        : Math.min(this.#control.length + this.#grants.size, Math.floor((2 * small) / CELL_ROOM_BYTES) + 1 + this.#hopChanges())
+    cells += this.#datagrams?.fragments ?? 0
+    for (const stream of this.#sendable) {
+      if (cells >= most) return most
+      cells += Math.ceil((stream.sendable + (stream.finishing ? MESSAGE_HEADER_BYTES + 1 : 0)) / MESSAGE_BODY_BYTES)
+    }
+    return cells
+  }
+
+  #hopChanges(): number {
+    if (!this.#isClient) return 0
+    let changes = this.#grants.size
+    for (let i = 1; i < this.#control.length; i++) if (this.#control[i]!.hop !== this.#control[i - 1]!.hop) changes++
+    return changes
+  }
+
+  /** False when the batch is full. */
+  #packControl(packer: CellPacker, now: number): boolean {
+    const control = this.#control
+    if (control.length === 0) return true
+    let packed = 0
+    for (; packed < control.length; packed++) {
+      const { hop, command, stream, body } = control[packed]!
+      const at = packer.take(hop, command, stream, body.length)
+      if (at < 0) break
+      packer.bytes.set(body, at)
+      this.#controlBytes -= MESSAGE_HEADER_BYTES + body.length
+      this.#said(command, stream, body, now)
+    }
+    const isAll = packed === control.length
+    control.splice(0, packed)
+    return isAll
+  }
+
+  /** A control message went into a cell. */
+  #said(command: number, id: number, body: Uint8Array, now: number): void {
+    if (command === Command.ping) this.roundTrips.sent(body, now)
+    else if (command === Command.pong) this.#owedPongs--
+    else if (command === Command.resolved) this.#remove(this.#streams.get(id)!)
+    else if (command === Command.end || command === Command.udpClose) {
+      const stream = this.#streams.get(id)!
+      stream.sentEnd = 'reset'
+      this.#removeIfOver(stream)
+    }
+  }
+
+  #packGrants(packer: CellPacker): boolean {
+    for (const stream of this.#grants) {
+      const grant = stream.receive!.grant
+      if (grant > 0) {
+        const at = packer.take(stream.hop, Command.window, stream.id, 4)
+        if (at < 0) return false
+        putWindow(packer.bytes, at, grant)
+        stream.receive!.give(grant)
+      }
+      this.#grants.delete(stream)
+    }
+    return true
+  }
+
+  #packDatagrams(packer: CellPacker, now: number): boolean {
+    const queue = this.#datagrams
+    if (!queue) return true
+    for (let next = queue.peek(); next; next = queue.peek()) {
+      const at = packer.take(next.hop, Command.udpDatagram, next.stream, next.length)
+      if (at < 0) return false
+      queue.take(packer.bytes, at)
+      queue.expire(now, this.#isOpen)
+    }
+    return true
+  }
+
+  #packData(packer: CellPacker): void {
+    for (let stream = first(this.#sendable); stream; stream = first(this.#sendable)) {
+      const hasRoom = this.#packTurn(packer, stream)
+      this.#sayWritable(stream)
+      if (!hasRoom) return
+      // To the end of the line, if there is more.
+      this.#sendable.delete(stream)
+      if (stream.isSendable) this.#sendable.add(stream)
+    }
+  }
+
+  #packTurn(packer: CellPacker, stream: StreamState): boolean {
+    const { id, hop, queue } = stream
+    let left = TURN_BYTES
+    if (queue) {
+      for (let waiting = stream.sendable; waiting > 0 && left > 0; waiting = stream.sendable) {
+        let room = packer.room(hop)
+        // A scrap of room isn't worth the credit that a message costs at least.
+        if (room < waiting && room < LEAST_DATA_CHARGE_BYTES) room = MESSAGE_BODY_BYTES
+        const length = Math.min(room, waiting)
+        const at = packer.take(hop, Command.data, id, length)
+        if (at < 0) return false
+        queue.take(packer.bytes, at, length)
+        stream.charge(length)
+        this.#dataBytes -= length
+        left -= length
+      }
+    }
+    if (!stream.finishing || (queue !== null && queue.length > 0)) return true
+    const body = encodeEnd('done')
+    const at = packer.take(hop, Command.end, id, body.length)
+    if (at < 0) return false
+    packer.bytes.set(body, at)
+    stream.finishing = false
+    stream.sentEnd = 'done'
+    this.#removeIfOver(stream)
+    return true
+  }
+
+  #sayWritable(stream: StreamState): void {
+    const queued = stream.queue?.length ?? 0
+    if (!stream.wantsWritable || stream.finishing || stream.sentEnd !== 'none' || queued * WRITABLE_SHARE > this.#o.limits.offerBytes)
+      return
+    stream.wantsWritable = false
+    this.#o.outputs.push({ type: 'writable', stream: stream.id })
+  }
+
+  // --- tables
+
+  #create(hop: number, kind: StreamKind): StreamState {
+    if (this.#streams.size >= this.#o.limits.streams) throw limitReached('streams')
+    // Ids go round, so that one is used again as late as can be.
+    let id = this.#lastId
+    do id = id === HIGHEST_ID ? 1 : id + 1
+    while (this.#streams.has(id))
+    this.#lastId = id
+    this.#hopsUsed |= 1 << hop
+    const stream = new StreamState(id, hop, kind)
+    this.#add(stream)
+    return stream
+  }
+
+  #add(stream: StreamState): void {
+    this.#streams.set(stream.id, stream)
+    if (stream.kind === 'datagrams') this.#associations++
+  }
+
+  #touch(stream: StreamState): void {
+    if (stream.isSendable && (this.#isClient || stream.connected)) this.#sendable.add(stream)
+  }
+
+  #dropQueue(stream: StreamState): void {
+    this.#dataBytes -= stream.queue?.length ?? 0
+    stream.queue?.clear()
+    stream.queue = null
+    stream.finishing = false
+    this.#sendable.delete(stream)
+    this.#grants.delete(stream)
+    this.#connecting.delete(stream)
+    stream.receive?.release()
+  }
+
+  /** Ends both directions of a byte stream from this side. */
+  #abandon(stream: StreamState, reason: EndReason): void {
+    this.#dropQueue(stream)
+    stream.silent = true
+    this.#sayEnd(stream, Command.end, encodeEnd(reason))
+  }
+
+  #sayEnd(stream: StreamState, command: number, body: Uint8Array): void {
+    if (stream.ending) return
+    stream.ending = true
+    this.say(stream.hop, command, stream.id, body)
+  }
+
+  /** Client: a question is not waited for any more; its id is free once the answer has come. */
+  #forget(stream: StreamState): void {
+    stream.silent = true
+    this.#asking.delete(stream)
+  }
+
+  #removeIfOver(stream: StreamState): void {
+    if (stream.isOver && !(stream.ending && stream.sentEnd !== 'reset')) this.#remove(stream)
+  }
+
+  #remove(stream: StreamState): void {
+    this.#dropQueue(stream)
+    this.#asking.delete(stream)
+    this.#streams.delete(stream.id)
+    if (stream.refused) this.#refused--
+    if (stream.kind === 'datagrams') this.#associations--
+  }
+}
+
+function first<Item>(items: Set<Item>): Item | undefined {
+  for (const item of items) return item
+  return undefined
+}
+
+function limitReached(what: string): ShallotError {
+  return new ShallotError('resource-limit', `the circuit's limit of ${what} is reached`, { kind: 'process', retry: 'elsewhere' })
+}
