@@ -3,6 +3,9 @@ import { nativeSuite } from './native.ts'
 import { portableSuite } from './portable.ts'
 import { type CryptoSuite, WIDE_BLOCK_SCRATCH } from './suite.ts'
 
+/** What a configuration may ask for. */
+export type SuiteWish = 'auto' | 'native' | 'portable'
+
 export interface ChosenSuite {
   readonly suite: CryptoSuite
   /** Why this one, for `status`: "its binaries load and pass the self-test". */
@@ -11,12 +14,13 @@ export interface ChosenSuite {
 
 /**
  * Picks the suite at the start of a node: native where its binaries load and give the right bytes, else portable.
+ * @param native how the native suite is made: given in tests only
  * @throws whatever kept the native suite from working, when it was asked for by name
  */
-export function chooseSuite(wish: 'auto' | 'native' | 'portable' = 'auto'): ChosenSuite {
+export function chooseSuite(wish: SuiteWish = 'auto', native: () => CryptoSuite = nativeSuite): ChosenSuite {
   if (wish === 'portable') return { suite: portableSuite(), reason: 'asked for' }
   try {
-    const suite = nativeSuite()
+    const suite = native()
     selfTest(suite)
     return { suite, reason: wish === 'native' ? 'asked for' : 'its binaries load and pass the self-test' }
   } catch (error) {
