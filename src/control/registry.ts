@@ -3,7 +3,6 @@ import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { Logger } from '../base/index.ts'
-import { ROLES } from '../node/index.ts'
 import { PRIVATE_DIR_MODE, replaceFile } from '../store/index.ts'
 
 /** Where a running node of this user can be talked to. Holds no secret: the token is in its own file. */
@@ -13,7 +12,7 @@ const entrySchema = z.strictObject({
   tokenFile: z.string(),
   dir: z.string(),
   pid: z.int(),
-  roles: z.array(z.enum(ROLES)).readonly(),
+  roles: z.array(z.string()).readonly(),
   startedAt: z.number(),
 })
 

@@ -37,11 +37,8 @@ export interface ControlOptions {
   readonly random: (length: number) => Uint8Array
 }
 
-/**
- * Serves the control API of a node.
- * @throws ShallotError 'address-in-use', 'socket-path-too-long', 'listen-failed', 'directory-unwritable'
- */
-export async function startControl(node: NodeControl, options: ControlOptions): Promise<ControlServer> {
+/** See `startControl`. */
+export async function serveControl(node: NodeControl, options: ControlOptions): Promise<ControlServer> {
   const { config, dir, logger } = options
   const token = Buffer.from(options.random(TOKEN_BYTES)).toString('base64url')
   const tokenFile = resolve(dir, TOKEN_FILE)

@@ -72,9 +72,9 @@ const rules: readonly Rule[] = [
     const taken = new Map<string, string>()
     const client = config.node.roles.includes('client')
     const places: [string, readonly PropertyKey[], string][] = []
-    if (client)
-      for (const section of ['socks', 'http'] as const)
-        config[section].listen.forEach((text, i) => places.push([text, [section, 'listen', i], `${section}.listen`]))
+    for (const section of client ? (['socks', 'http'] as const) : []) {
+      for (const [i, text] of config[section].listen.entries()) places.push([text, [section, 'listen', i], `${section}.listen`])
+    }
     if (config.control.enabled) places.push([config.control.listen, ['control', 'listen'], 'control.listen'])
     for (const [address, key, name] of places) {
       const other = taken.get(address)

@@ -103,8 +103,8 @@ export interface GuardFacts {
   /** Position in the ordered sample, from 0. */
   readonly rank: number
   readonly state: 'primary' | 'sampled' | 'unlisted' | 'unreachable' | 'suspicious'
-  readonly addedAt: number
-  readonly lastUsedAt: number | null
+  /** Whether a circuit was ever built through it. */
+  readonly confirmed: boolean
   readonly circuitsBuilt: number
   readonly circuitsFailed: number
 }
@@ -149,6 +149,8 @@ export interface CircuitFacts {
   /** Guard first. While building, the hops chosen. */
   readonly path: readonly HopFacts[]
   readonly createdAt: number
+  /** From the choice of the path to the last hop's answer; null while building. */
+  readonly buildMs: number | null
   readonly firstUsedAt: number | null
   readonly rttMs: number | null
   readonly streams: number

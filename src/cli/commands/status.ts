@@ -1,0 +1,73 @@
+import type { NodeStatus, RoleCounts } from '../../node/index.ts'
+import { bytesText, complain, durationText, facts, say, sayJson, shortId, styled } from '../output.ts'
+import { findNode, type NodeChoice } from '../places.ts'
+
+/** `shallot status` */
+export async function status(options: NodeChoice & { readonly json?: boolean }): Promise<number> {
+  const node = await (await findNode(options)).status()
+  if (options.json) sayJson(node)
+  else say(statusText(node))
+  return 0
+}
+
+/** The status as a person reads it. */
+export function statusText(node: NodeStatus): string {
+  const lines: [string, string][] = [
+    ['node', node.id],
+    ['roles', node.roles.join(', ')],
+    ['state', `${node.ready ? 'ready' : 'starting'}, for ${durationText(node.uptimeMs)}, process ${node.pid}`],
+    ['version', node.version],
+    ['crypto', `${node.crypto.name} (${node.crypto.description})`],
+    ['memory', `${bytesText(node.memory.rssBytes)}, ${node.links} links`],
+  ]
+  if (node.listening.length > 0) lines.push(['listening', node.listening.join(' ')])
+  if (node.socks !== null) lines.push(['SOCKS5', node.socks])
+  if (node.http !== null) lines.push(['HTTP proxy', node.http])
+  if (node.control !== null) lines.push(['control', node.control])
+  lines.push(['view', `${countsText(node.view.known)} known; ${countsText(node.view.eligible)} eligible`])
+  for (const guard of node.guards ?? []) {
+    lines.push([
+      `guard ${guard.rank + 1}`,
+      `${shortId(guard.id)} ${guard.state}, ${guard.circuitsBuilt} circuits built, ${guard.circuitsFailed} failed`,
+    ])
+  }
+  if (node.client !== null) {
+    const { client } = node
+    lines.push([
+      'circuits',
+      `${client.circuitsOpen} open, ${client.circuitsBuilding} being built; ${client.circuitsBuilt} built, ${client.circuitsFailed} failed so far`,
+    ])
+    lines.push(['streams', `${client.streamsOpen} open; ${client.streamsOpened} opened, ${client.streamsFailed} failed so far`])
+    lines.push(['traffic', `${bytesText(client.bytesSent)} sent, ${bytesText(client.bytesReceived)} received`])
+  }
+  if (node.relaying !== null) {
+    const { relaying } = node
+    lines.push([
+      'relaying',
+      `${relaying.circuitsOpen} circuits open; ${relaying.circuitsCreated} created, ${relaying.circuitsRefused} refused, ${relaying.circuitsShed} shed so far`,
+    ])
+    lines.push(['queued', `${bytesText(relaying.budget.usedBytes)} of at most ${bytesText(relaying.budget.limitBytes)}`])
+    if (node.roles.includes('exit'))
+      lines.push(['exit', `${relaying.exitStreamsOpen} streams open, ${relaying.exitStreamsRefused} refused so far`])
+  }
+  lines.push([
+    'network',
+    node.network.changes.length === 0
+      ? `${node.network.name}, all rules at their defaults`
+      : `${node.network.name}, with these rules changed:`,
+  ])
+  for (const change of node.network.changes)
+    lines.push(['', `${change.key} = ${JSON.stringify(change.value)} (usually ${JSON.stringify(change.default)})`])
+  const warnings = node.warnings.map((warning) => `\n${styled('yellow', 'warning')}  ${warning.message}`)
+  return facts(lines) + warnings.join('')
+}
+
+function countsText(counts: RoleCounts): string {
+  const roles = (['guard', 'middle', 'exit'] as const).map((role) => `${counts[role]} ${role}`)
+  return `${counts.total} relays (${roles.join(', ')})`
+}
+
+/** For a command that cannot go on before the node is ready. */
+export function complainNotReady(node: NodeStatus): void {
+  complain(`shallot: the node is still starting: it knows ${node.view.known.total} relays`)
+}

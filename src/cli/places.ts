@@ -1,0 +1,59 @@
+import { homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { ShallotError } from '../base/index.ts'
+import { ControlClient, type RunningNode, runningNodes, TOKEN_FILE } from '../control/index.ts'
+
+/** Where this user's node is when nothing else is said: $SHALLOT_DIR, else the XDG data directory. */
+export function defaultDir(): string {
+  const { SHALLOT_DIR, XDG_DATA_HOME } = process.env
+  if (SHALLOT_DIR) return resolve(SHALLOT_DIR)
+  return join(XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'shallot')
+}
+
+export interface NodeChoice {
+  readonly dir?: string
+  readonly control?: string
+}
+
+/**
+ * The running node that a command means: that of --control or --dir; else the one in the default directory; else the only client of this
+ * user that runs (a testnet's, say), else the only node.
+ * @throws ShallotError 'node-not-running', 'node-not-clear'
+ */
+export async function findNode(choice: NodeChoice): Promise<ControlClient> {
+  const running = await runningNodes()
+  if (choice.control !== undefined) {
+    const address = choice.control.startsWith('unix:') ? resolve(choice.control.slice('unix:'.length)) : choice.control
+    const known = running.find((node) => node.address === address)
+    const tokenFile = choice.dir !== undefined ? join(resolve(choice.dir), TOKEN_FILE) : known?.tokenFile
+    if (tokenFile === undefined) throw notRunning(`no node of this user says that it answers at ${address}; name its directory with --dir`)
+    return new ControlClient(address, tokenFile)
+  }
+  if (choice.dir !== undefined) {
+    const dir = resolve(choice.dir)
+    // A testnet's directory stands for its client.
+    const node = running.find((one) => one.dir === dir) ?? running.find((one) => one.dir === join(dir, 'client'))
+    if (node === undefined) throw notRunning(`no node runs in ${dir}; start it with \`shallot run --dir ${choice.dir}\``)
+    return clientOf(node)
+  }
+  const usual = running.find((node) => node.dir === defaultDir())
+  if (usual !== undefined) return clientOf(usual)
+  const clients = running.filter((node) => node.roles.includes('client'))
+  const candidates = clients.length > 0 ? clients : running
+  if (candidates.length === 1) return clientOf(candidates[0]!)
+  if (candidates.length === 0)
+    throw notRunning('no node of this user is running; start one with `shallot run`, or a whole mesh with `shallot testnet`')
+  const list = candidates.map((node) => `\n  --dir ${node.dir}  (${node.roles.join(', ')}, process ${node.pid})`).join('')
+  throw new ShallotError('node-not-clear', `${candidates.length} nodes of this user are running; say which is meant:${list}`, {
+    kind: 'usage',
+    retry: 'never',
+  })
+}
+
+function clientOf(node: RunningNode): ControlClient {
+  return new ControlClient(node.address, node.tokenFile)
+}
+
+function notRunning(message: string): ShallotError {
+  return new ShallotError('node-not-running', message, { kind: 'process', retry: 'later' })
+}

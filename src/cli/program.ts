@@ -1,0 +1,197 @@
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import packageJson from '../../package.json' with { type: 'json' }
+import { messageOf, ShallotError } from '../base/index.ts'
+import type { Role, ServingRole } from '../directory/index.ts'
+import { complain } from './output.ts'
+
+/** The roles a node can have, spelled here so that `shallot --help` loads nothing else. A test holds them to the configuration's. */
+const roleNames: readonly Role[] = ['client', 'guard', 'middle', 'exit', 'relay', 'bootstrap']
+
+const help = `
+Shallot carries a program's traffic through three relays of a mesh that has no centre.
+
+Try a whole mesh on this machine, then send something through it:
+  $ shallot testnet
+  $ curl --proxy socks5h://127.0.0.1:9250 http://...      (it prints the exact line)
+
+Join a network as a client, with a file from whoever runs it:
+  $ shallot init --network network.toml
+  $ shallot run
+  $ shallot status
+
+Run a relay (see relay/README.md and exit/README.md first):
+  $ shallot init --role guard --role middle --network network.toml --dir /var/lib/shallot
+  $ shallot run --dir /var/lib/shallot
+
+Commands that ask a running node find it by themselves: the one in the default
+directory ($SHALLOT_DIR or ~/.local/share/shallot), else the only client of yours
+that runs. --dir and --control name another.
+Exit codes: 0 done, 1 failed, 2 the command line is wrong.`
+
+/** Runs the command line; the result is the exit code. Never throws. */
+export async function runCommandLine(args: readonly string[]): Promise<number> {
+  let code = 0
+  const program = buildProgram((result) => {
+    code = result
+  })
+  try {
+    await program.parseAsync(args, { from: 'user' })
+    return code
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    if (error instanceof ShallotError) {
+      for (const line of error.message.split('\n')) complain(`shallot: ${line}`)
+      return error.kind === 'usage' ? 2 : 1
+    }
+    complain(`shallot: internal error: ${error instanceof Error ? (error.stack ?? error.message) : messageOf(error)}`)
+    return 1
+  }
+}
+
+type Done = (code: number) => void
+
+function buildProgram(done: Done): Command {
+  const program: Command = new Command('shallot')
+    .description('A decentralised onion-routing mesh: three post-quantum hops, no directory authority.')
+    .helpOption('-h, --help', 'show this, or the help of a command')
+    .addHelpText('after', help)
+    .showSuggestionAfterError(true)
+    .exitOverride()
+    .configureHelp({ helpWidth: 80 })
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'shallot: ')) })
+    .action(() => program.help({ error: true }))
+    .allowExcessArguments(false)
+  program.version(packageJson.version, '-V, --version', 'show the version')
+  nodeCommands(program, done)
+  askingCommands(program, done)
+  // Settings such as exitOverride and the help's width are inherited only by commands made with .command(), as these are.
+  return program
+}
+
+/** Commands that are, make or check a node. */
+function nodeCommands(program: Command, done: Done): void {
+  program
+    .command('testnet')
+    .description('run a whole mesh on this machine, with a client, until it is stopped')
+    .option('--relays <n>', 'relays, exits included', count(3, 200), 6)
+    .option('--exits <n>', 'how many of them are exits', count(1, 198), 2)
+    .option('--processes', 'give every node a process of its own (default: all in one)')
+    .option('--socks <address:port>', "the client's SOCKS5 proxy; port 0: any free one", address, '127.0.0.1:0')
+    .option('--http <address:port>', "the client's HTTP proxy", address, '127.0.0.1:0')
+    .option('--control <address:port>', "the client's control API", address, '127.0.0.1:0')
+    .option('--dir <dir>', 'keep configurations, keys and logs here (default: a temporary directory)')
+    .option('--json', 'print one line of JSON when the mesh can carry traffic')
+    .addHelpText(
+      'after',
+      `
+Every node listens on 127.x.0.1 with another x, so that all rules about
+addresses run as in the world. What a testnet changes (ages, proof of work,
+private addresses) stands in its network.toml and in \`shallot status\`.
+
+  $ shallot testnet --relays 9 --exits 3 --processes`,
+    )
+    .action(async (options) => done(await (await import('./commands/testnet.ts')).testnet(options)))
+
+  program
+    .command('init')
+    .description('write the configuration and keys of a new node')
+    .addOption(new Option('--role <role>', 'what the node does; give it again for more roles (default: client)').argParser(collectRoles))
+    .option('--network <file>', "the network's network.toml, which is copied")
+    .option('--bootstrap <addresses...>', 'instead of a file: /ip4/ADDRESS/tcp/PORT/p2p/ID of bootstrap nodes')
+    .option('--listen <addresses...>', 'where a serving node listens: /ip4/ADDRESS/tcp/PORT')
+    .option('--advertise <addresses...>', 'what the others are told, where that differs')
+    .option('--dir <dir>', 'the directory of the node')
+    .option('--json', 'print what was written as JSON')
+    .addHelpText(
+      'after',
+      `
+A client:      $ shallot init --network network.toml
+A relay:       $ shallot init --role guard --role middle --network network.toml \\
+                   --listen /ip4/0.0.0.0/tcp/4460 --advertise /ip4/198.51.100.7/tcp/4460
+A new network: $ shallot init --role bootstrap --listen /ip4/198.51.100.7/tcp/4460
+               then give its network.toml to the others.`,
+    )
+    .action(async (options) => done(await (await import('./commands/init.ts')).init(options)))
+
+  program
+    .command('run')
+    .description('run a node until it is stopped')
+    .option('--config <file>', 'its configuration (default: shallot.toml in the directory)')
+    .option('--dir <dir>', 'the directory of the node')
+    .option('--json', 'print a line of JSON when it has started and when it is ready')
+    .addOption(new Option('--until-stdin-ends', 'stop when standard input ends').hideHelp())
+    .action(async (options) => done(await (await import('./commands/run.ts')).run(options)))
+
+  program
+    .command('check-config')
+    .description('say what is wrong with a configuration, and with the network file it names')
+    .argument('<file>', 'a shallot.toml')
+    .option('--json', 'print the result as JSON')
+    .action(async (file, options) => done(await (await import('./commands/check-config.ts')).checkConfig(file, options)))
+
+  program
+    .command('version')
+    .description('show the version of this program and what it runs on')
+    .option('--json', 'print it as JSON')
+    .action(async (options) => done(await (await import('./commands/version.ts')).version(options)))
+}
+
+/** Commands that ask a running node. */
+function askingCommands(program: Command, done: Done): void {
+  asking(program, 'status', 'what the node is and how it is doing').action(async (options) =>
+    done(await (await import('./commands/status.ts')).status(options)),
+  )
+  asking(program, 'circuits', 'the circuits of this client')
+    .option('--why', 'say why each path was chosen')
+    .action(async (options) => done(await (await import('./commands/lists.ts')).circuits(options)))
+  asking(program, 'relays', 'the relays this node knows')
+    .addOption(new Option('--role <role>', 'only those with this role').choices(roleNames.filter((role) => role !== 'client')))
+    .action(async (options: { role?: ServingRole }) => done(await (await import('./commands/lists.ts')).relays(options)))
+  asking(program, 'streams', 'the streams open now').action(async (options) =>
+    done(await (await import('./commands/lists.ts')).streams(options)),
+  )
+  asking(program, 'new-circuit', 'let what follows go over fresh circuits').action(async (options) =>
+    done(await (await import('./commands/lists.ts')).newCircuit(options)),
+  )
+  asking(program, 'fetch', 'fetch a URL through the mesh')
+    .argument('<url>', 'http:// or https://')
+    .option('-o, --output <file>', 'write the body to this file instead of standard output')
+    .option('--user <name:password>', "credentials of the node's SOCKS5 proxy, where it asks for some")
+    .addHelpText('after', '\n  $ shallot fetch https://example.com/ -o page.html')
+    .action(async (url, options) => done(await (await import('./commands/fetch.ts')).fetchUrl(url, options)))
+}
+
+function asking(program: Command, name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .option('--dir <dir>', "the node's directory, or a testnet's")
+    .option('--control <address>', "the node's control API: ADDRESS:PORT or unix:PATH")
+    .option('--json', 'print the facts as JSON')
+}
+
+function count(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text)
+    if (!/^\d+$/.test(text) || value < least || value > most)
+      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`)
+    return value
+  }
+}
+
+function address(text: string): string {
+  const match = /^(?:\[[0-9a-fA-F:.]+\]|\d+\.\d+\.\d+\.\d+):(\d{1,5})$/.exec(text)
+  if (!match || Number(match[1]) > 65_535)
+    throw new InvalidArgumentError('It must be ADDRESS:PORT, such as 127.0.0.1:9250 (port 0: any free one).')
+  return text
+}
+
+function collectRoles(text: string, before: readonly Role[] | undefined): readonly Role[] {
+  const roles = [...(before ?? [])]
+  for (const name of text.split(',')) {
+    const role = roleNames.find((known) => known === name.trim())
+    if (role === undefined) throw new InvalidArgumentError(`The roles are ${roleNames.join(', ')}.`)
+    if (!roles.includes(role)) roles.push(role)
+  }
+  return roles
+}
