@@ -42,6 +42,7 @@ export class CircuitBuildError extends ShallotError {
 }
 
 interface Datagrams {
+  readonly openedAt: number
   readonly receive: (from: Target, bytes: Uint8Array) => void
   readonly closed: () => void
 }
@@ -52,6 +53,7 @@ interface Waiter<T> {
 }
 
 interface OpenStream {
+  readonly openedAt: number
   readonly duplex: CircuitStream
   readonly target: Target
   localDone: boolean
@@ -61,7 +63,11 @@ interface OpenStream {
 /** A stream as `shallot streams` shows it. */
 export interface StreamFacts {
   readonly id: number
-  readonly target: Target
+  readonly kind: 'stream' | 'datagrams'
+  /** Null for datagrams. */
+  readonly target: Target | null
+  /** Monotonic ms. */
+  readonly openedAt: number
   readonly state: 'connecting' | 'open'
   readonly bytesIn: number
   readonly bytesOut: number
@@ -147,13 +153,13 @@ export class OwnCircuit {
   }
 
   streams(): StreamFacts[] {
-    return [...this.#streams].map(([id, { duplex, target }]) => ({
-      id,
-      target,
-      state: this.#connecting.has(id) ? 'connecting' : 'open',
-      bytesIn: duplex.bytesIn,
-      bytesOut: duplex.bytesOut,
-    }))
+    const streams = [...this.#streams].map(([id, { duplex, target, openedAt }]): StreamFacts => {
+      const state = this.#connecting.has(id) ? 'connecting' : 'open'
+      return { id, kind: 'stream', target, openedAt, state, bytesIn: duplex.bytesIn, bytesOut: duplex.bytesOut }
+    })
+    for (const [id, { openedAt }] of this.#datagrams)
+      streams.push({ id, kind: 'datagrams', target: null, openedAt, state: 'open', bytesIn: 0, bytesOut: 0 })
+    return streams
   }
 
   /** Adds the next hop. Resolves with the round trip of its handshake, ms. @throws CircuitBuildError */
@@ -180,7 +186,7 @@ export class OwnCircuit {
         })
         // A stream nobody holds yet may be destroyed with an error: that is told through the promise.
         duplex.on('error', () => {})
-        this.#streams.set(id, { duplex, target, localDone: false, remoteDone: false })
+        this.#streams.set(id, { openedAt: this.#m.now(), duplex, target, localDone: false, remoteDone: false })
         return id
       },
       () => this.#streams.get(id)?.duplex.destroy(),
@@ -202,7 +208,7 @@ export class OwnCircuit {
   openDatagrams(receive: (from: Target, bytes: Uint8Array) => void, closed: () => void): DatagramAssociation {
     if (this.#end) throw new StreamError('circuit-lost')
     const id = this.#machine.openDatagrams(this.#m.now())
-    this.#datagrams.set(id, { receive, closed })
+    this.#datagrams.set(id, { openedAt: this.#m.now(), receive, closed })
     this.#schedule()
     return {
       send: (to, bytes) => {

@@ -208,8 +208,9 @@ export class ExitStreams {
 }
 
 function reset(stream: ExitStream): void {
-  stream.connecting.abort()
   const socket = stream.socket as (Duplex & { resetAndDestroy?: () => void }) | null
+  // A signal that outlives the connecting would close the socket in order.
+  if (!socket) stream.connecting.abort()
   if (!socket || socket.destroyed) return
   if (socket.resetAndDestroy) socket.resetAndDestroy()
   else socket.destroy()

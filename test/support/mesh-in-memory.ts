@@ -1,0 +1,118 @@
+import { connect as connectSocket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { type NodeId, nodeIdFromKey, ShallotError, silentLogger } from '../../src/base/index.ts'
+import { type CircuitEnd, type CircuitHop, OwnCircuit } from '../../src/client/index.ts'
+import { type CryptoSuite, chooseSuite } from '../../src/crypto/index.ts'
+import { ByteMeter, type CellChannel, type ChannelDialer, memoryChannelPair } from '../../src/link/index.ts'
+import { createClientCircuit, OnionKeyring } from '../../src/onion/index.ts'
+import { type ExitService, RelayEngine, type RelayingConfig, relayingConfig } from '../../src/relaying/index.ts'
+
+export const suite: CryptoSuite = chooseSuite('auto').suite
+
+/** A relay engine joined to others by memory channels. */
+export interface MemoryRelay {
+  readonly id: NodeId
+  readonly engine: RelayEngine
+  readonly meter: ByteMeter
+  readonly keyring: OnionKeyring
+  readonly hop: CircuitHop
+}
+
+export interface MemoryMeshOptions {
+  readonly relays?: number
+  readonly config?: Partial<RelayingConfig>
+  /** The exit service of the last relay; the default connects to 127.0.0.1 whatever the name. */
+  readonly exit?: ExitService
+  /** Which relays are in everybody's view; all when not given. */
+  readonly known?: (index: number) => boolean
+  readonly servesClients?: boolean
+}
+
+/** Relays in one process without a network, for tests of the engine and of the client's driver. */
+export class MemoryMesh {
+  readonly relays: MemoryRelay[] = []
+  readonly clientId = nodeIdFromKey(suite.ed25519.keyPair().publicKey)
+  readonly clientMeter = new ByteMeter()
+  /** Every channel that was opened, by the dialling side. */
+  readonly channels: { from: NodeId; to: NodeId; near: CellChannel; far: CellChannel }[] = []
+  readonly #options: MemoryMeshOptions
+
+  constructor(options: MemoryMeshOptions = {}) {
+    this.#options = options
+    const count = options.relays ?? 3
+    for (let index = 0; index < count; index++) this.relays.push(this.#relay(index, index === count - 1))
+  }
+
+  dialer(from: NodeId, meter: ByteMeter): ChannelDialer {
+    return {
+      openChannel: async (id) => {
+        const relay = this.relays.find((one) => one.id === id)
+        if (!relay) throw new ShallotError('connect-failed', 'no such relay', { kind: 'link', retry: 'later' })
+        const [near, far] = memoryChannelPair({ peers: [id, from], meters: [meter, relay.meter] })
+        this.channels.push({ from, to: id, near, far })
+        if (!relay.engine.accept(far)) far.abort()
+        return near
+      },
+    }
+  }
+
+  /** A circuit through the relays (all of them, in order, when not given). */
+  async circuit(path: readonly MemoryRelay[] = this.relays, closed: (end: CircuitEnd) => void = () => {}): Promise<OwnCircuit> {
+    const channel = await this.dialer(this.clientId, this.clientMeter).openChannel(path[0]!.id, [], new AbortController().signal)
+    const circuit = new OwnCircuit({
+      machine: createClientCircuit({ suite }),
+      channel,
+      now: () => performance.now(),
+      logger: silentLogger,
+      streamEnded: () => {},
+      closed,
+    })
+    for (const relay of path) await circuit.extend(relay.hop)
+    return circuit
+  }
+
+  stop(): void {
+    for (const { engine } of this.relays) engine.stop()
+  }
+
+  #relay(index: number, isExit: boolean): MemoryRelay {
+    const key = suite.ed25519.keyPair().publicKey
+    const id = nodeIdFromKey(key)
+    const meter = new ByteMeter()
+    const keyring = OnionKeyring.create(suite, key, Date.now())
+    const known = this.#options.known ?? (() => true)
+    const engine = new RelayEngine({
+      config: relayingConfig.parse(this.#options.config ?? {}),
+      self: id,
+      suite,
+      keyring,
+      directory: { addressesOf: (wanted) => (this.relays.some((relay, i) => relay.id === wanted && known(i)) ? [] : null) },
+      dialer: this.dialer(id, meter),
+      meter,
+      exit: isExit ? (this.#options.exit ?? loopbackExit) : null,
+      servesClients: this.#options.servesClients ?? true,
+      now: () => performance.now(),
+      logger: silentLogger,
+    })
+    void index
+    return { id, engine, meter, keyring, hop: { id, onionKey: keyring.current, addresses: [] } }
+  }
+}
+
+/** An exit without policy that only ever reaches this machine. */
+export const loopbackExit: ExitService = {
+  openCircuit: () => ({
+    connect: ({ port }, signal) =>
+      new Promise((resolve, reject) => {
+        const socket = connectSocket({ host: '127.0.0.1', port, allowHalfOpen: true, signal })
+        socket.once('connect', () => resolve({ socket: socket as Duplex, address: '127.0.0.1' }))
+        socket.once('error', reject)
+      }),
+    resolve: async () => [{ type: 'address', value: '127.0.0.1', ttlSeconds: 60 }],
+    openDatagrams: (receive) => ({
+      send: (to, bytes) => receive(to, bytes.slice()),
+      close: () => {},
+    }),
+    close: () => {},
+  }),
+}
