@@ -1,0 +1,5 @@
+import type { FuzzTarget } from './fuzzer.ts'
+import { onionTargets } from './targets/onion.ts'
+
+/** Every decoder of bytes from the outside. A room lists its own in a file of `targets/`, and has one line here. */
+export const targets: readonly FuzzTarget[] = [...onionTargets]
