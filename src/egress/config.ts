@@ -1,0 +1,76 @@
+import { z } from 'zod'
+import { isIpText, messageOf, parseHostPort, parseIp } from '../base/index.ts'
+import { parsePolicy } from './policy.ts'
+
+const policyLines = z.array(z.string()).superRefine((lines, context) => {
+  try {
+    parsePolicy(lines)
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: messageOf(error) })
+  }
+})
+
+const serverText = z.string().superRefine((text, context) => {
+  try {
+    if (!isIpText(text) && parseHostPort(text, 53).host.type !== 'ip') throw new Error('is a name')
+  } catch (error) {
+    context.addIssue({
+      code: 'custom',
+      message: `${messageOf(error)} (wanted: an IP address, or ADDRESS:PORT, such as 9.9.9.9 or [2620:fe::fe]:53)`,
+    })
+  }
+})
+
+const outbound = (family: 4 | 6) =>
+  z.string().superRefine((text, context) => {
+    if (text === '' || (isIpText(text) && parseIp(text).family === family)) return
+    context.addIssue({ code: 'custom', message: `must be an IPv${family} address of this machine, or "" to let the system choose` })
+  })
+
+const count = z.int().min(0)
+const timeMs = z.int().min(1)
+
+/** `[exit]` */
+export const exitConfig = z.strictObject({
+  policy: policyLines
+    .default(['reject *:25', 'accept *:*'])
+    .describe(
+      'What is let out, in order; the first line that fits decides, the rest is refused: "accept|reject[4|6] ADDRESSES:PORTS". ' +
+        "Private, local, metadata and multicast networks, this machine's and other relays' addresses are refused whatever stands here.",
+    ),
+  families: z
+    .enum(['auto', 'ipv4', 'ipv6', 'both'])
+    .default('auto')
+    .describe('Which internet is served. "auto": IPv4, and IPv6 when this machine has a global IPv6 address.'),
+  resolvers: z.array(serverText).max(16).default([]).describe('DNS servers for names; an empty list asks the system.'),
+  outboundIpv4: outbound(4).default('').describe('Source address of IPv4 connections; "" lets the system choose.'),
+  outboundIpv6: outbound(6).default('').describe('Source address of IPv6 connections; "" lets the system choose.'),
+
+  maxStreams: z.int().min(1).default(16_384).describe('Streams open at once.'),
+  maxStreamsPerCircuit: z.int().min(1).default(512).describe('Streams open at once on one circuit.'),
+  maxAssociations: count.default(2048).describe('UDP associations open at once.'),
+  maxAssociationsPerCircuit: count.default(8).describe('UDP associations open at once on one circuit.'),
+  connectsPerSecond: count.default(1000).describe('New streams a second on one circuit, lasting; 0 is no limit.'),
+  connectBurst: z.int().min(1).default(5000).describe('New streams at once on one circuit before `connects_per_second` counts.'),
+  rateBytesPerSecond: count.default(0).describe('Bytes a second of all circuits, each way counted; 0 is no limit.'),
+  rateBytesPerSecondPerCircuit: count.default(0).describe('Bytes a second of one circuit, each way counted; 0 is no limit.'),
+
+  connectTimeoutMs: timeMs.default(20_000).describe('How long opening a stream may take in all, the name included.'),
+  attemptTimeoutMs: timeMs.default(10_000).describe('How long connecting to one address may take.'),
+  attemptDelayMs: timeMs.default(250).describe('After how long the next address is tried beside (RFC 8305).'),
+  maxAddresses: z.int().min(1).max(64).default(6).describe('Addresses of one name that are tried.'),
+  streamIdleTimeoutMs: timeMs.default(7_440_000).describe('How long a stream may stand still (RFC 5382: not under 2 h 4 min).'),
+  udpIdleTimeoutMs: timeMs.default(300_000).describe('How long a UDP peer and an idle UDP socket are kept (RFC 4787: 5 min).'),
+  maxUdpPeers: z.int().min(1).default(256).describe('Peers of one UDP association that may answer; the oldest is forgotten.'),
+
+  resolveTimeoutMs: timeMs.default(10_000).describe('How long one name may take.'),
+  maxResolvesPerCircuit: z.int().min(1).default(64).describe('Names asked for at once on one circuit.'),
+  maxLookups: z.int().min(1).default(64).describe('Names asked for at once; the system resolver is asked for fewer at a time.'),
+  maxQueuedLookups: count.default(1024).describe('Names that may wait for their turn.'),
+  dnsCacheEntries: count.default(10_000).describe('Names kept in memory.'),
+  dnsMinTtlSeconds: count.default(60).describe('A name is kept at least this long.'),
+  dnsMaxTtlSeconds: z.int().min(1).default(3600).describe('A name is kept at most this long.'),
+  dnsSystemTtlSeconds: z.int().min(1).default(60).describe('How long a name from the system resolver is kept, which tells no time.'),
+  dnsNegativeTtlSeconds: count.default(30).describe('How long it is remembered that a name does not exist.'),
+})
+export type ExitConfig = z.output<typeof exitConfig>

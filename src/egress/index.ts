@@ -1,0 +1,7 @@
+export * from './backend.ts'
+export { type ExitConfig, exitConfig } from './config.ts'
+export { createExitService, type Exit, type ExitCounts, type ExitModules } from './exit.ts'
+export { KernelBackend, type KernelBackendOptions } from './kernel-backend.ts'
+export { hasGlobalIpv6, ownAddressCheck } from './own-addresses.ts'
+export { ExitPolicy, embeddedIpv4, type PolicyFacts, type PolicyRule, type PolicyVerdict, parsePolicy } from './policy.ts'
+export { createResolver, type NameSource, type Resolver } from './resolver.ts'
