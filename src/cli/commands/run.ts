@@ -1,13 +1,9 @@
 import { join, resolve } from 'node:path'
-import { type Logger, messageOf, ShallotError } from '../../base/index.ts'
-import { startControl } from '../../control/index.ts'
-import { CONFIG_FILE, createLogger, loadConfig, type NodeConfig, type NodeControl, type NodeStatus, startNode } from '../../node/index.ts'
+import { messageOf, ShallotError } from '../../base/index.ts'
+import { CONFIG_FILE, createLogger, loadConfig, type NodeStatus } from '../../node/index.ts'
 import { say, sayJson } from '../output.ts'
 import { defaultDir } from '../places.ts'
-import { systemSuite } from '../system-suite.ts'
-
-/** A stop that takes longer ends the process all the same. */
-const STOP_LIMIT_MS = 10_000
+import { startServed, watchForEnd } from '../serve.ts'
 
 export interface RunOptions {
   readonly config?: string
@@ -52,43 +48,6 @@ export async function run(options: RunOptions): Promise<number> {
   return 0
 }
 
-/** A node with its control API. */
-export interface ServedNode {
-  readonly control: NodeControl
-  status(): NodeStatus
-  /** Stops the control API and the node. */
-  close(): Promise<void>
-}
-
-/** Starts a node and, as configured, its control API; when the signal aborts, both stop. */
-export async function startServed(config: NodeConfig, logger: Logger, signal: AbortSignal): Promise<ServedNode> {
-  const control = await startNode(config, { dir: config.dir, logger, signal })
-  try {
-    const server = config.control.enabled
-      ? await startControl(control, {
-          config: config.control,
-          dir: config.dir,
-          logger: logger.child('control'),
-          random: (length) => systemSuite().random(length),
-        })
-      : null
-    let closing: Promise<void> | null = null
-    const close = (): Promise<void> => {
-      closing ??= (async () => {
-        await server?.close()
-        await control.stop()
-      })()
-      return closing
-    }
-    if (signal.aborted) await close()
-    else signal.addEventListener('abort', () => void close(), { once: true })
-    return { control, status: () => ({ ...control.status(), control: server?.address ?? null }), close }
-  } catch (error) {
-    await control.stop()
-    throw error
-  }
-}
-
 function announce(status: NodeStatus, options: RunOptions, what: 'started' | 'ready'): void {
   if (options.json) {
     const { id, roles, pid, listening, socks, http, control } = status
@@ -101,27 +60,4 @@ function announce(status: NodeStatus, options: RunOptions, what: 'started' | 're
   } else {
     say(status.client === null ? 'Ready.' : `Ready to carry traffic: ${status.view.known.total} relays known.`)
   }
-}
-
-/** Signals, and the end of standard input where that was asked for. A second signal ends the process at once. */
-export function watchForEnd(options: { readonly untilStdinEnds?: boolean }, end: () => void): void {
-  let asked = false
-  const ask = (): void => {
-    if (asked) process.exit(1)
-    asked = true
-    setTimeout(() => process.exit(1), STOP_LIMIT_MS).unref()
-    end()
-  }
-  if (options.untilStdinEnds) {
-    // Ctrl-C reaches every process of the terminal's group: here the parent decides.
-    process.on('SIGINT', () => {})
-    process.stdin
-      .on('error', ask)
-      .once('close', () => !asked && ask())
-      .resume()
-  } else {
-    process.on('SIGINT', ask)
-  }
-  process.on('SIGTERM', ask)
-  process.on('SIGHUP', ask)
 }
