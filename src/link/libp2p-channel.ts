@@ -1,0 +1,298 @@
+import type { Stream } from '@libp2p/interface'
+import { Uint8ArrayList } from 'uint8arraylist'
+import type { NodeId } from '../base/index.ts'
+import { BATCH_HEADROOM, batchCells, CELL_BYTES, type CellBatch, type ChannelEnd } from '../onion/index.ts'
+import { BatchQueue } from './batch-queue.ts'
+import { ByteMeter } from './byte-meter.ts'
+import type { CellChannel, CellChannelHandlers } from './channel.ts'
+import { Inbox } from './inbox.ts'
+import type { Turns, TurnTask } from './turns.ts'
+
+/** One libp2p stream of this protocol is one channel: cells back to back, nothing else. docs/spec/link.md §6 */
+export const CIRCUIT_PROTOCOL = '/shallot/circuit/1'
+
+export interface Libp2pChannelOptions {
+  readonly stream: Stream
+  readonly peer: NodeId
+  readonly remoteAddress: string | null
+  readonly meter: ByteMeter
+  readonly turns: Turns
+  readonly closeTimeoutMs: number
+  /** Monotonic ms. */
+  readonly now: () => number
+  /** Called once, when the stream is over. */
+  readonly over: (channel: Libp2pChannel) => void
+}
+
+/** The send queue of a channel, in cells: about 64 KiB. */
+const SEND_QUEUE_CELLS = 42
+/** Cells of one batch. */
+const MAX_BATCH_CELLS = 42
+const DRAINED_CELLS = 21
+
+/** A channel over one libp2p stream: works wherever libp2p connects, relayed and browser transports included. */
+export class Libp2pChannel implements CellChannel, TurnTask {
+  readonly kind = 'libp2p'
+  readonly peer: NodeId
+  readonly remoteAddress: string | null
+  readonly #options: Libp2pChannelOptions
+  readonly #stream: Stream
+  readonly #own = new ByteMeter()
+  readonly #outbox: BatchQueue
+  readonly #inbox: Inbox
+  #handlers: CellChannelHandlers | null = null
+  #state: 'open' | 'closing' | 'ended' = 'open'
+  #wantsDrain = false
+  #received = new Uint8ArrayList()
+  #finSeen = false
+  #atEnd = false
+  /** What of the shared meter is ours. */
+  #charged = 0
+  #busySince: number | null = null
+  #timer: NodeJS.Timeout | null = null
+
+  constructor(options: Libp2pChannelOptions) {
+    this.#options = options
+    this.#stream = options.stream
+    this.peer = options.peer
+    this.remoteAddress = options.remoteAddress
+    this.#outbox = new BatchQueue(this.#own)
+    this.#inbox = new Inbox(this.#own, () => {})
+    const { stream } = options
+    stream.addEventListener('message', (event) => this.#message(event.data))
+    stream.addEventListener('drain', () => this.#options.turns.output(this))
+    stream.addEventListener('remoteCloseWrite', () => {
+      this.#finSeen = true
+    })
+    stream.addEventListener('end', () => {
+      this.#atEnd = true
+      this.#options.turns.input(this)
+    })
+    stream.addEventListener('close', () => this.#closed())
+  }
+
+  get queuedBytes(): number {
+    this.measure()
+    return this.#charged
+  }
+
+  get queuedSince(): number | null {
+    this.measure()
+    return this.#outbox.since ?? this.#inbox.since ?? this.#busySince
+  }
+
+  get room(): number {
+    if (this.#state !== 'open') return 0
+    const room = SEND_QUEUE_CELLS - this.#outbox.cells
+    if (room > 0) return room
+    this.#wantsDrain = true
+    return 0
+  }
+
+  attach(handlers: CellChannelHandlers): void {
+    this.#handlers = handlers
+    this.#inbox.attach(handlers)
+    this.#options.turns.input(this)
+  }
+
+  send(batch: CellBatch): void {
+    if (this.#state !== 'open') return
+    this.#outbox.push(batch, this.#options.now())
+    if (this.#outbox.cells >= SEND_QUEUE_CELLS) this.#wantsDrain = true
+    this.#options.turns.output(this)
+  }
+
+  pause(): void {
+    this.#inbox.pause()
+    if (this.#stream.readStatus === 'readable') this.#stream.pause()
+  }
+
+  resume(): void {
+    this.#inbox.resume()
+    this.#options.turns.input(this)
+  }
+
+  close(): void {
+    if (this.#state === 'ended') this.#stopSoon('fin')
+    if (this.#state !== 'open') return
+    this.#state = 'closing'
+    this.#inbox.close()
+    this.#received = new Uint8ArrayList()
+    // What still comes in is not wanted, but must be read for the peer's end to be seen.
+    if (this.#stream.readStatus === 'paused') this.#stream.resume()
+    this.#abortLater()
+    this.#options.turns.output(this)
+  }
+
+  abort(): void {
+    this.#fail('reset')
+  }
+
+  /** Brings the meter up to date: the stream's own buffers change without telling. Called by the host about once a second. */
+  measure(): void {
+    const { readBufferLength, writeBufferLength } = this.#stream
+    const isOver = this.#state === 'ended' && this.#inbox.isEnded
+    const held = isOver ? 0 : this.#own.total + readBufferLength + writeBufferLength + this.#received.byteLength
+    if (held === this.#charged) return
+    this.#options.meter.add(held - this.#charged)
+    this.#charged = held
+    if (held === 0) this.#busySince = null
+    else this.#busySince ??= this.#options.now()
+  }
+
+  // ---- once a turn
+
+  runInput(): void {
+    this.#assemble()
+    this.#inbox.deliver()
+    if (this.#state === 'open' && !this.#inbox.isPaused && this.#stream.readStatus === 'paused') this.#stream.resume()
+    // An end is passed on only when nothing is left behind it.
+    if (this.#atEnd && this.#stream.readBufferLength === 0) this.#ended()
+    this.measure()
+  }
+
+  runOutput(): void {
+    if (this.#state === 'ended') return
+    while (this.#outbox.cells > 0 && !this.#stream.writableNeedsDrain) {
+      const list = new Uint8ArrayList()
+      for (let left = SEND_QUEUE_CELLS; left > 0; ) {
+        const batch = this.#outbox.take(left)
+        if (batch === null) break
+        left -= batch.count
+        list.append(batchCells(batch))
+      }
+      try {
+        this.#stream.send(list)
+      } catch {
+        this.#fail('reset')
+        return
+      }
+    }
+    this.measure()
+    if (this.#state === 'closing') {
+      if (this.#outbox.cells === 0) this.#fin()
+    } else if (this.#wantsDrain && SEND_QUEUE_CELLS - this.#outbox.cells >= DRAINED_CELLS) {
+      this.#wantsDrain = false
+      this.#handlers?.drained()
+    }
+  }
+
+  // ---- the stream's events
+
+  #message(data: Uint8Array | Uint8ArrayList): void {
+    if (this.#state !== 'open') return
+    this.#received.append(data)
+    this.#options.turns.input(this)
+  }
+
+  /** The peer's end: a FIN, or the connection is gone. */
+  #ended(): void {
+    this.#atEnd = false
+    if (this.#state === 'ended') return
+    const isClosing = this.#state === 'closing'
+    const isReset = !this.#finSeen || this.#stream.status === 'reset' || this.#stream.status === 'aborted'
+    const how: ChannelEnd = isReset ? 'reset' : this.#received.byteLength > 0 ? 'violation' : 'fin'
+    this.#end()
+    if (how === 'fin' && !isClosing) this.#inbox.finish('fin')
+    else this.#inbox.stop(how)
+    if (how === 'fin') {
+      this.#abortLater()
+      this.#stream.close().catch(() => {})
+    } else {
+      this.#stream.abort(new Error('the channel ended'))
+    }
+    this.measure()
+  }
+
+  #closed(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#timer = null
+    // A stream that closed after the peer's FIN still has its end to deliver; any other end is a loss.
+    if (this.#state !== 'ended' && !(this.#finSeen && this.#stream.status === 'closed')) {
+      this.#end()
+      this.#inbox.stop('reset')
+    }
+    this.#options.turns.input(this)
+    this.#options.over(this)
+  }
+
+  // ----
+
+  #assemble(): void {
+    const received = this.#received
+    let cells = Math.floor(received.byteLength / CELL_BYTES)
+    if (cells === 0) return
+    const now = this.#options.now()
+    this.#received = new Uint8ArrayList()
+    let at = 0
+    while (cells > 0) {
+      const count = Math.min(cells, MAX_BATCH_CELLS)
+      const bytes = new Uint8Array(Buffer.allocUnsafeSlow(BATCH_HEADROOM + count * CELL_BYTES).buffer)
+      copyList(received, at, bytes, BATCH_HEADROOM, count * CELL_BYTES)
+      at += count * CELL_BYTES
+      cells -= count
+      this.#inbox.push({ bytes, start: BATCH_HEADROOM, count }, now)
+      if (this.#state === 'ended') return
+    }
+    if (at === received.byteLength) return
+    const rest = received.sublist(at)
+    rest.append(this.#received)
+    this.#received = rest
+  }
+
+  #fin(): void {
+    this.#stream.close({ signal: AbortSignal.timeout(this.#options.closeTimeoutMs) }).then(
+      () => this.#fail('fin'),
+      () => this.#fail('reset'),
+    )
+    this.#state = 'ended'
+    this.#outbox.clear()
+  }
+
+  #fail(how: ChannelEnd): void {
+    if (how !== 'fin') this.#stream.abort(new Error('the channel was aborted'))
+    this.#end()
+    this.#stopSoon(how)
+  }
+
+  /** Ends this side after the caller's turn of work; what is queued here is lost now. */
+  #stopSoon(how: ChannelEnd): void {
+    this.#inbox.close()
+    queueMicrotask(() => {
+      this.#inbox.stop(how)
+      this.measure()
+    })
+  }
+
+  #end(): void {
+    this.#state = 'ended'
+    this.#outbox.clear()
+    this.#received = new Uint8ArrayList()
+    this.measure()
+  }
+
+  /** A peer that does not end its side either is not waited for. */
+  #abortLater(): void {
+    this.#timer ??= setTimeout(() => this.#fail('reset'), this.#options.closeTimeoutMs)
+    this.#timer.unref()
+  }
+}
+
+/** Copies `[from, from + length)` of a list without joining it first. */
+function copyList(list: Uint8ArrayList, from: number, target: Uint8Array, at: number, length: number): void {
+  let skip = from
+  let left = length
+  let to = at
+  for (const chunk of list) {
+    if (skip >= chunk.length) {
+      skip -= chunk.length
+      continue
+    }
+    const size = Math.min(left, chunk.length - skip)
+    target.set(chunk.subarray(skip, skip + size), to)
+    skip = 0
+    to += size
+    left -= size
+    if (left === 0) return
+  }
+}
