@@ -12,7 +12,7 @@ import { ml_kem768 } from '@noble/post-quantum/ml-kem.js'
 type Bytes = Uint8Array
 
 export const bytes = (...parts: (Bytes | string | number[])[]): Bytes =>
-  Uint8Array.from(parts.flatMap((part) => [...(typeof part === 'string' ? new TextEncoder().encode(part) : part)]))
+  new Uint8Array(Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : Uint8Array.from(part)))))
 
 const u64 = (value: number): Bytes => {
   const out = new Uint8Array(8)
