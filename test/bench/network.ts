@@ -45,7 +45,7 @@ export async function meshNetwork(options: TestnetOptions): Promise<Network & { 
 
 /** The control API of a testnet's client. */
 export function controlOf(testnet: Testnet): Control {
-  return new Control(testnet.ready.control, readFileSync(join(testnet.dir, 'client', 'control-token'), 'utf8').trim())
+  return new Control(testnet.ready.control, readFileSync(join(testnet.dir, 'client', 'control.token'), 'utf8').trim())
 }
 
 /** The circuit that a SOCKS user's streams take now: opens one to an address that accepts connections, and looks. */

@@ -11,6 +11,7 @@ import {
   type HopTarget,
   OnionKeyring,
   type RelayCircuitMachine,
+  type RelayCircuitOptions,
 } from '../../src/onion/index.ts'
 
 export type Direction = 'forward' | 'backward'
@@ -29,6 +30,8 @@ export interface ChainOptions {
   readonly consumes?: boolean
   /** Which relays serve streams; default all. */
   readonly servesExit?: (relay: number) => boolean
+  /** Another machine in a relay's place. */
+  readonly relay?: (index: number, options: RelayCircuitOptions) => RelayCircuitMachine | null
   /** How many cells endpoints pack at a time. */
   readonly most?: number
 }
@@ -92,7 +95,8 @@ export class CircuitChain {
       this.keyrings.push(keyring)
       const previous = i > 0 ? keyringOf(i - 1).identity : new Uint8Array(32).fill(7)
       const servesExit = options.servesExit?.(i) ?? true
-      this.relays.push(createRelayCircuit({ suite, keyring, self: keyring.identity, previous, servesExit, limits, openedAt: 0 }))
+      const relay: RelayCircuitOptions = { suite, keyring, self: keyring.identity, previous, servesExit, limits }
+      this.relays.push(options.relay?.(i, relay) ?? createRelayCircuit(relay))
       this.#forward.push({ to: i, side: 'client', parcels: [], ended: false })
       this.#backward.push({ to: i - 1, side: 'next', parcels: [], ended: false })
     }

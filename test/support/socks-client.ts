@@ -21,6 +21,7 @@ export class SocksRefusal extends Error {
   }
 }
 
+/** A connection through the proxy. It is paused, so that nothing is lost: its reader resumes it. @throws SocksRefusal */
 export async function socksConnect(host: string, port: number, options: SocksOptions): Promise<Socket> {
   return (await request(1, host, port, options)).socket
 }
@@ -134,7 +135,7 @@ class Input {
     })
   }
 
-  /** Gives the socket back, with what was read too far. It stays paused until somebody listens. */
+  /** Gives the socket back, with what was read too far. It is paused: the new reader resumes it. */
   release(): void {
     clearTimeout(this.#timer)
     this.#socket.pause()
