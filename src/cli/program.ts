@@ -8,7 +8,8 @@ import { complain } from './output.ts'
 const roleNames: readonly Role[] = ['client', 'guard', 'middle', 'exit', 'relay', 'bootstrap']
 
 const help = `
-Shallot carries a program's traffic through three relays of a mesh that has no centre.
+Shallot carries a program's traffic through three relays of a mesh without a
+centre.
 
 Try a whole mesh on this machine, then send something through it:
   $ shallot testnet
@@ -59,8 +60,6 @@ function buildProgram(done: Done): Command {
     .exitOverride()
     .configureHelp({ helpWidth: 80 })
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'shallot: ')) })
-    .action(() => program.help({ error: true }))
-    .allowExcessArguments(false)
   program.version(packageJson.version, '-V, --version', 'show the version')
   nodeCommands(program, done)
   askingCommands(program, done)
