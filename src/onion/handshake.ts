@@ -1,4 +1,4 @@
-import { assert, concatBytes, equalBytes, equalSecret, Reader } from '../base/index.ts'
+import { assert, concatBytes, equalBytes, equalSecret, Reader, utf8Bytes } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
 import type { HopTarget } from './circuit.ts'
 import { encap, H, type HopKeys, KDF, label, MAC, PROTOID, VER } from './kdf.ts'
@@ -34,7 +34,7 @@ const verifyLabel = label('verify')
 const finalLabel = label('kdf_final')
 const authLabel = label('auth_final')
 const encapVer = encap(VER)
-const server = new TextEncoder().encode('Server')
+const server = utf8Bytes('Server')
 /** The message keys are used once each, so the nonce is zero. */
 const zeroNonce = new Uint8Array(24)
 

@@ -100,6 +100,7 @@ export class ClientLayers {
   openBackward(batch: CellBatch, recognised: Uint8Array): void {
     const { bytes, start, count } = batch
     checkBatch(batch)
+    assert(recognised.length >= count, 'there is a place for each cell')
     recognised.fill(NOT_RECOGNISED, 0, count)
     for (let from = 0; from < count; from += RUN_CELLS) {
       let cells = Math.min(RUN_CELLS, count - from)
