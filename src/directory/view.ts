@@ -197,6 +197,31 @@ export class View {
     return this.#insert(signed, claim, existing, now)
   }
 
+  /**
+   * Why a descriptor would be refused for what it is (without asking for room), or null; takes nothing in. Bytes are borrowed.
+   * @param only the identity it must be of
+   */
+  inspect(bytes: Uint8Array, now: number, only: NodeId): RefusalReason | 'older' | null {
+    try {
+      const unverified = this.#decode(bytes)
+      if (unverified.descriptor.id !== only) return 'foreign'
+      const held = this.#entries.get(only)
+      if (held && held.descriptor.sequence > unverified.descriptor.sequence) return 'older'
+      const claim = this.#judge(unverified.descriptor, now)
+      if ('reason' in claim) return claim.reason
+      unverified.verify(this.#suite)
+      return null
+    } catch (error) {
+      if (!(error instanceof MalformedError)) throw error
+      return 'malformed'
+    }
+  }
+
+  /** The sequence number in a descriptor of the right form. @throws MalformedError */
+  sequenceOf(bytes: Uint8Array): number {
+    return this.#decode(bytes).descriptor.sequence
+  }
+
   /** The rules of the known tier that concern one descriptor alone. */
   #judge(descriptor: Descriptor, now: number): Claim | (AddResult & { type: 'refused' }) {
     const { descriptors, protocols, admission, work } = this.rules

@@ -1,0 +1,433 @@
+import type { KadDHT } from '@libp2p/kad-dht'
+import { type Logger, messageOf, type NodeId, parseNodeId, type Random, shuffle } from '../base/index.ts'
+import type { CryptoSuite } from '../crypto/index.ts'
+import {
+  encodeSnapshot,
+  type NetworkRules,
+  type PullOutcome,
+  parseBootstrapAddress,
+  type RestoreReport,
+  restoreSnapshot,
+  type SignedDescriptor,
+  type View,
+} from '../directory/index.ts'
+import { Bans } from './bans.ts'
+import type { DiscoveryConfig } from './config.ts'
+import { DhtRecords } from './dht.ts'
+import { Gossip } from './gossip.ts'
+import { type DiscoveryHost, libp2pAddresses, type PeerSource, Peers } from './peers.ts'
+import { type OwnFields, Publisher, type PublisherStatus } from './publisher.ts'
+import type { DiscoveryStore } from './store.ts'
+import { ViewSync } from './view-sync.ts'
+
+/** The file the view is kept in. */
+export const VIEW_STATE = 'view'
+/** Rounds without news after which a node has joined for good and asks less often. */
+const QUIET_ROUNDS = 2
+/** How long after its start a fresh node takes others' word on ages. */
+const HEARSAY_MS = 10 * 60_000
+/** Relays of an expired view that are looked up in the DHT, or asked, in one round. */
+const STALE_SOURCES = 3
+
+export type DiscoveryState = 'stopped' | 'joining' | 'joined'
+
+export interface DiscoveryOptions {
+  readonly rules: NetworkRules
+  readonly config: DiscoveryConfig
+  /** What makes it a serving node: then it announces itself, answers and gossips. Null for a client: then it only asks. */
+  readonly serving: {
+    /** The identity's Ed25519 seed, the same as the host's. */
+    readonly seed: Uint8Array
+    readonly fields: () => OwnFields
+  } | null
+  /** A client: its guards, the only ones it asks once it has any. Called before each round. */
+  readonly peers?: () => readonly NodeId[]
+}
+
+export interface DiscoveryModules {
+  readonly host: DiscoveryHost
+  /** The host's DHT service (serving nodes), or null. */
+  readonly dht: KadDHT | null
+  readonly view: View
+  readonly suite: CryptoSuite
+  readonly random: Random
+  readonly store: DiscoveryStore
+  readonly logger: Logger
+  /** Wall-clock ms. */
+  readonly now: () => number
+}
+
+export interface DiscoveryStatus {
+  readonly mode: 'client' | 'server'
+  readonly state: DiscoveryState
+  readonly relays: number
+  readonly reserve: number
+  /** Wall ms of the last pull that was complete, or null. */
+  readonly lastSyncAt: number | null
+  /** Relays that came in the pulls since the start, by the kind of source. */
+  readonly pulls: Readonly<Record<PeerSource['from'], { readonly complete: number; readonly failed: number; readonly news: number }>>
+  readonly gossipLinks: number
+  readonly banned: number
+  /** Serving nodes: the own descriptor. */
+  readonly own: PublisherStatus | null
+  readonly dhtPeers: number | null
+  /** What was found on disk at the start. */
+  readonly restored: RestoreReport | null
+}
+
+/** Finds the network, keeps the view fresh, and makes a serving node known. Built inert; `start` and `stop` once each. */
+export class Discovery {
+  readonly #options: DiscoveryOptions
+  readonly #modules: DiscoveryModules
+  readonly #self: NodeId
+  readonly #bans: Bans
+  readonly #sync: ViewSync
+  readonly #gossip: Gossip | null
+  readonly #publisher: Publisher | null
+  readonly #records: DhtRecords | null
+  readonly #closing = new AbortController()
+  readonly #pulls: Record<PeerSource['from'], { complete: number; failed: number; news: number }>
+  #state: DiscoveryState = 'stopped'
+  #restored: RestoreReport | null = null
+  #startedAt = 0
+  #lastSyncAt: number | null = null
+  #quietRounds = 0
+  /** Client: rounds in a row in which no guard answered. */
+  #guardlessRounds = 0
+  #savedVersion = -1
+  #announcing = false
+  #loop: Promise<void> | null = null
+  #wakeLoop: (() => void) | null = null
+  #timers: NodeJS.Timeout[] = []
+  readonly #joined = Promise.withResolvers<void>()
+
+  constructor(options: DiscoveryOptions, modules: DiscoveryModules) {
+    const { rules, config, serving } = options
+    const { host, view, suite, random, logger, now } = modules
+    this.#options = options
+    this.#modules = modules
+    this.#self = parseNodeId(host.peerId.toString())
+    this.#bans = new Bans(serving ? undefined : rules.spread.joinSyncMs)
+    const peers = new Peers(host, config.dialTimeoutMs)
+    this.#sync = new ViewSync({ host, peers, view, suite, random, logger, now })
+    this.#publisher = serving
+      ? new Publisher(
+          { rules, seed: serving.seed, workShare: config.workShare, fields: serving.fields, publish: (signed) => this.#published(signed) },
+          { suite, store: modules.store, logger, now },
+        )
+      : null
+    this.#gossip = this.#publisher
+      ? new Gossip(
+          { links: rules.spread.gossipPeers, rotateMs: rules.spread.gossipRotateMs },
+          { host, peers, view, self: this.#self, own: () => this.#publisher?.current ?? null, bans: this.#bans, random, logger, now },
+        )
+      : null
+    this.#records = serving && modules.dht ? new DhtRecords(modules.dht, config.dhtTimeoutMs) : null
+    const none = () => ({ complete: 0, failed: 0, news: 0 })
+    this.#pulls = { bootstrap: none(), view: none(), stale: none(), guard: none(), connection: none() }
+    this.#joined.promise.catch(() => {})
+  }
+
+  /** Reads the stored view, begins to serve (serving nodes) and to join. Resolves before the node has joined: see `whenJoined`. */
+  async start(): Promise<void> {
+    const { view, suite, store, logger, now } = this.#modules
+    this.#startedAt = now()
+    this.#state = 'joining'
+    this.#restored = await store.loadState(VIEW_STATE, (bytes) => restoreSnapshot(suite, view, bytes, now()))
+    if (this.#restored)
+      logger.info('view read from disk', { relays: view.size, expired: this.#restored.expired, damaged: this.#restored.damaged })
+    this.#savedVersion = view.version
+    if (this.#publisher) {
+      await this.#sync.serve()
+      await this.#gossip?.start()
+      await this.#publisher.start()
+    }
+    const { lifetimeMs } = this.#options.rules.descriptors
+    this.#every(Math.min(30_000, Math.max(1_000, lifetimeMs / 20)), () => {
+      view.expire(now())
+      if (now() - this.#startedAt > HEARSAY_MS) view.ages.closeHearsay()
+    })
+    this.#every(this.#options.config.saveMs, () => void this.save())
+    this.#loop = this.#run().catch((error) => logger.error('the search for the network broke off', { problem: messageOf(error) }))
+  }
+
+  /** Ends everything and writes the view. */
+  async stop(): Promise<void> {
+    if (this.#state === 'stopped') return
+    this.#state = 'stopped'
+    this.#closing.abort(new Error('shutting down'))
+    this.#joined.reject(this.#closing.signal.reason)
+    for (const timer of this.#timers) clearInterval(timer)
+    this.#wakeLoop?.()
+    await this.#loop
+    await this.#publisher?.stop()
+    await this.#gossip?.stop()
+    await this.#sync.stop()
+    await this.save()
+  }
+
+  get state(): DiscoveryState {
+    return this.#state
+  }
+
+  get status(): DiscoveryStatus {
+    const { view, dht, now } = this.#modules
+    return {
+      mode: this.#publisher ? 'server' : 'client',
+      state: this.#state,
+      relays: view.size,
+      reserve: view.reserveSize,
+      lastSyncAt: this.#lastSyncAt,
+      pulls: this.#pulls,
+      gossipLinks: this.#gossip?.links.length ?? 0,
+      banned: this.#bans.banned(now()).length,
+      own: this.#publisher?.status ?? null,
+      dhtPeers: dht ? (dht as unknown as { routingTable: { size: number } }).routingTable.size : null,
+      restored: this.#restored,
+    }
+  }
+
+  /** The own descriptor, or null (a client, or no proof of work yet). */
+  get own(): SignedDescriptor | null {
+    return this.#publisher?.current ?? null
+  }
+
+  /** Resolves when the view has been compared with another node's, or there is nobody to ask. @throws the signal's reason, or on `stop` */
+  async whenJoined(signal?: AbortSignal): Promise<void> {
+    if (!signal) return this.#joined.promise
+    signal.throwIfAborted()
+    const aborted = Promise.withResolvers<never>()
+    const abort = (): void => aborted.reject(signal.reason)
+    signal.addEventListener('abort', abort)
+    try {
+      await Promise.race([this.#joined.promise, aborted.promise])
+    } finally {
+      signal.removeEventListener('abort', abort)
+    }
+  }
+
+  /** Something in the own descriptor's fields has changed. */
+  changed(): void {
+    this.#publisher?.changed()
+  }
+
+  /** Asks for news soon: paths can't be built from what is known. */
+  refresh(): void {
+    this.#quietRounds = 0
+    this.#wakeLoop?.()
+  }
+
+  /** A descriptor that came as a DHT record: hand it to `dhtService({ received })`. */
+  received(bytes: Uint8Array): void {
+    if (this.#state === 'stopped') return
+    const result = this.#modules.view.add(bytes, this.#modules.now())
+    if (result.type === 'added' || result.type === 'replaced') this.#gossip?.spread(result.entry.id)
+  }
+
+  /** Writes the view to disk if it has changed. */
+  async save(): Promise<void> {
+    const { view, suite, store, logger, now } = this.#modules
+    if (view.version === this.#savedVersion) return
+    const { version } = view
+    try {
+      await store.write(VIEW_STATE, encodeSnapshot(suite, view, now()))
+      this.#savedVersion = version
+    } catch (error) {
+      logger.warn('the view could not be written', { problem: messageOf(error) })
+    }
+  }
+
+  #every(ms: number, task: () => void): void {
+    const timer = setInterval(task, ms)
+    timer.unref()
+    this.#timers.push(timer)
+  }
+
+  #published(signed: SignedDescriptor): void {
+    const { view, logger, now } = this.#modules
+    const result = view.add(signed.bytes, now())
+    if (result.type === 'older') {
+      // An older life of this node, with a clock ahead, is still about.
+      this.#publisher?.noteSequence(view.get(signed.descriptor.id)?.descriptor.sequence ?? 0)
+      return
+    }
+    if (result.type === 'refused')
+      logger.warn('the own descriptor would be refused by everybody', { reason: result.reason, problem: result.detail })
+    this.#gossip?.spread(signed.descriptor.id)
+    this.#gossip?.check()
+    void this.#announce()
+  }
+
+  /** Puts the own descriptor into the DHT, once somebody is there to hold it. */
+  async #announce(): Promise<void> {
+    const own = this.#publisher?.current
+    if (!own || !this.#records || this.#announcing || this.status.dhtPeers === 0) return
+    this.#announcing = true
+    try {
+      const taken = await this.#records.put(own.descriptor.id, own.bytes, this.#closing.signal)
+      this.#modules.logger.debug('own descriptor put into the DHT', { peers: taken })
+    } catch (error) {
+      this.#modules.logger.debug('own descriptor not put into the DHT', { problem: messageOf(error) })
+    } finally {
+      this.#announcing = false
+    }
+  }
+
+  async #run(): Promise<void> {
+    const { spread } = this.#options.rules
+    const { signal } = this.#closing
+    let isAnnounced = false
+    while (!signal.aborted) {
+      await this.#round(signal)
+      if (signal.aborted) return
+      this.#gossip?.check()
+      if (!isAnnounced && this.own && this.status.dhtPeers) {
+        isAnnounced = true
+        void this.#announce()
+      }
+      const isQuiet = this.#quietRounds >= QUIET_ROUNDS
+      if (isQuiet && this.#savedVersion < 0) void this.save()
+      // A fifth either way, so that nodes don't fall into step.
+      await this.#pause((isQuiet ? spread.syncMs : spread.joinSyncMs) * (0.8 + 0.4 * this.#modules.random.unit()))
+    }
+  }
+
+  /** Asks some peers for what they know. */
+  async #round(signal: AbortSignal): Promise<void> {
+    const { view, now } = this.#modules
+    const sources = this.#sources()
+    const before = view.version
+    const outcomes = await Promise.all(
+      sources.map(async (source) => {
+        const outcome = await this.#sync.pull(source, { ages: view.ages.wantsHearsay }, signal)
+        if (!signal.aborted) this.#note(source, outcome)
+        return outcome
+      }),
+    )
+    if (signal.aborted) return
+    const isComplete = outcomes.some(({ end }) => end === 'complete')
+    if (!this.#publisher) this.#guardlessRounds = isComplete && sources[0]?.from === 'guard' ? 0 : this.#guardlessRounds + 1
+    if (isComplete) this.#lastSyncAt = now()
+    const isAlone = sources.length === 0 && this.#publisher !== null && this.#bootstrap().length === 0
+    const hasNews = outcomes.some(({ added, replaced }) => added + replaced > 0) || (isAlone && view.version !== before)
+    if (isAlone || (isComplete && view.size > 0)) {
+      this.#quietRounds = hasNews ? 0 : this.#quietRounds + 1
+      if (this.#state === 'joining') {
+        this.#state = 'joined'
+        this.#modules.logger.info('joined the network', { relays: view.size })
+        this.#joined.resolve()
+        void this.save()
+      }
+    } else {
+      this.#quietRounds = 0
+      if (view.size === 0 && this.#records) await this.#lookUpStale(signal)
+    }
+  }
+
+  #note(source: PeerSource, outcome: PullOutcome): void {
+    const { logger, now } = this.#modules
+    const counts = this.#pulls[source.from]
+    counts.news += outcome.added + outcome.replaced
+    if (outcome.end === 'complete') {
+      counts.complete++
+      this.#bans.clear(source.id)
+    } else {
+      counts.failed++
+      if (outcome.end === 'violation') this.#bans.ban(source.id, now())
+      else if (source.from !== 'bootstrap' && source.from !== 'guard') this.#bans.pause(source.id, now())
+      logger.debug('a pull of the view did not complete', { source: source.from, end: outcome.end })
+    }
+  }
+
+  #sources(): PeerSource[] {
+    return this.#publisher ? this.#serverSources() : this.#clientSources()
+  }
+
+  /** Bootstrap nodes while joining, random relays of the view always, and what the disk had when there is nothing else. */
+  #serverSources(): PeerSource[] {
+    const { config } = this.#options
+    const isJoining = this.#state === 'joining' || this.#quietRounds < QUIET_ROUNDS
+    const most = isJoining ? config.joinPeers : config.syncPeers
+    const known = this.#randomRelays(most)
+    const bootstrap = isJoining || known.length === 0 ? this.#bootstrap() : []
+    // Half and half while joining: bootstrap nodes may be gone, and may be all there is.
+    const sources = [...bootstrap.slice(0, Math.max(1, most - known.length, Math.ceil(most / 2))), ...known].slice(0, most)
+    if (known.length === 0) sources.push(...this.#stale())
+    return sources
+  }
+
+  /** Guards; before there are any, or when the view is lost and no guard answers, the bootstrap nodes; then what the disk had. */
+  #clientSources(): PeerSource[] {
+    const { view, now, random } = this.#modules
+    const { config, rules } = this.#options
+    const guards: PeerSource[] = []
+    for (const id of this.#options.peers?.() ?? []) {
+      const descriptor = view.get(id)?.descriptor ?? view.stale().find((signed) => signed.descriptor.id === id)?.descriptor
+      const addresses = descriptor ? libp2pAddresses(descriptor) : []
+      if (addresses.length > 0 && !this.#bans.isBanned(id, now())) guards.push({ id, addresses, from: 'guard' })
+    }
+    if (guards.length > 0 && (view.size > 0 || this.#guardlessRounds < QUIET_ROUNDS))
+      return shuffle(guards, random).slice(0, config.syncPeers)
+    // Without guards, a view that was compared lately will do.
+    const isFresh = this.#lastSyncAt !== null && now() - this.#lastSyncAt < rules.spread.syncMs
+    if (view.size > 0 && isFresh && this.#quietRounds >= QUIET_ROUNDS) return []
+    const sources = this.#bootstrap().slice(0, config.joinPeers)
+    if (view.size === 0 && this.#guardlessRounds > 0) sources.push(...this.#stale())
+    else if (sources.length === 0 || this.#guardlessRounds > QUIET_ROUNDS) sources.push(...this.#randomRelays(1))
+    return sources
+  }
+
+  #bootstrap(): PeerSource[] {
+    const { random, now } = this.#modules
+    const sources = this.#options.rules.bootstrap
+      .map(parseBootstrapAddress)
+      .filter(({ id }) => id !== this.#self && !this.#bans.isBanned(id, now()))
+      .map(({ id, address }): PeerSource => ({ id, addresses: [address], from: 'bootstrap' }))
+    return shuffle(sources, random)
+  }
+
+  #randomRelays(most: number): PeerSource[] {
+    const { view, random, now } = this.#modules
+    const relays = view.relays()
+    const sources = new Map<NodeId, PeerSource>()
+    for (let tries = 0; tries < 4 * most && sources.size < most && relays.length > 0; tries++) {
+      const { id, descriptor } = relays[random.int(relays.length)]!
+      const addresses = libp2pAddresses(descriptor)
+      if (id !== this.#self && addresses.length > 0 && !this.#bans.has(id, now())) sources.set(id, { id, addresses, from: 'view' })
+    }
+    return [...sources.values()]
+  }
+
+  /** Relays whose descriptors have expired while this node was away. */
+  #stale(): PeerSource[] {
+    const { view, random, now } = this.#modules
+    const usable = view.stale().filter(({ descriptor }) => descriptor.id !== this.#self && !this.#bans.has(descriptor.id, now()))
+    return shuffle([...usable], random)
+      .map(({ descriptor }): PeerSource => ({ id: descriptor.id, addresses: libp2pAddresses(descriptor), from: 'stale' }))
+      .filter(({ addresses }) => addresses.length > 0)
+      .slice(0, STALE_SOURCES)
+  }
+
+  /** Nobody gave us a view: perhaps the DHT has fresh descriptors of relays we once knew. */
+  async #lookUpStale(signal: AbortSignal): Promise<void> {
+    if (!this.status.dhtPeers) return
+    for (const { id } of this.#stale()) {
+      const bytes = await this.#records?.get(id, signal).catch(() => null)
+      if (signal.aborted) return
+      if (bytes) this.received(bytes)
+    }
+  }
+
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer)
+        this.#wakeLoop = null
+        resolve()
+      }
+      const timer = setTimeout(done, ms)
+      this.#wakeLoop = done
+      if (this.#closing.signal.aborted) done()
+    })
+  }
+}

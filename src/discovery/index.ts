@@ -1,0 +1,8 @@
+export * from './config.ts'
+export { DHT_PROTOCOL, DhtRecords, type DhtServiceOptions, dhtService, recordKey } from './dht.ts'
+export * from './discovery.ts'
+export { GOSSIP_PROTOCOL } from './gossip.ts'
+export type { DiscoveryHost, PeerSource } from './peers.ts'
+export { decodePublisherState, encodePublisherState, type OwnFields, PUBLISHER_STATE, type PublisherStatus } from './publisher.ts'
+export { type DiscoveryStore, MemoryDiscoveryStore } from './store.ts'
+export { VIEW_PROTOCOL } from './view-sync.ts'
