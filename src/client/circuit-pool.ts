@@ -103,6 +103,7 @@ export class CircuitPool {
   #built = 0
   #failed = 0
   #lastFailure: string | null = null
+  readonly #closedBytes = { sent: 0, received: 0 }
 
   constructor(modules: CircuitPoolModules) {
     this.#m = modules
@@ -113,6 +114,16 @@ export class CircuitPool {
 
   get counts(): { readonly built: number; readonly failed: number; readonly waiting: number } {
     return { built: this.#built, failed: this.#failed, waiting: this.#waiting.length }
+  }
+
+  /** Payload bytes of all circuits that ever were. */
+  get bytes(): { readonly sent: number; readonly received: number } {
+    let { sent, received } = this.#closedBytes
+    for (const { circuit } of this.#circuits.values()) {
+      sent += circuit?.bytesOut ?? 0
+      received += circuit?.bytesIn ?? 0
+    }
+    return { sent, received }
   }
 
   /** Why no circuit could be built lately, for people; null when the last build succeeded. */
@@ -456,6 +467,8 @@ export class CircuitPool {
 
   #forget(entry: PooledCircuit): void {
     this.#circuits.delete(entry.id)
+    this.#closedBytes.sent += entry.circuit?.bytesOut ?? 0
+    this.#closedBytes.received += entry.circuit?.bytesIn ?? 0
     this.#closedOnes.push(entry)
     if (this.#closedOnes.length > MAX_CLOSED) this.#closedOnes.shift()
     this.#m.event({ type: 'closed', circuit: entry })

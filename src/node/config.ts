@@ -2,7 +2,10 @@ import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { ShallotError } from '../base/index.ts'
+import { clientConfig } from '../client/index.ts'
 import type { NetworkRules } from '../directory/index.ts'
+import { exitConfig } from '../egress/index.ts'
+import { discoveryConfig } from '../discovery/index.ts'
 import { httpConfig, socksConfig } from '../ingress/index.ts'
 import { linkConfig } from '../link/index.ts'
 import { pathConfig } from '../path/index.ts'
@@ -20,10 +23,13 @@ export const CONFIG_FILE = 'shallot.toml'
 export const configSchema = z.strictObject({
   node: nodeSection.prefault({}).describe('What this node is.'),
   link: linkConfig.prefault({}).describe('Connections to other nodes.'),
+  client: clientConfig.prefault({}).describe('Streams of this client.'),
   socks: socksConfig.prefault({}).describe('The SOCKS5 proxy of a client.'),
   http: httpConfig.prefault({}).describe('The HTTP proxy of a client.'),
   path: pathConfig.prefault({}).describe('Which relays the circuits of a client go through.'),
+  discovery: discoveryConfig.prefault({}).describe('How this node looks for others and keeps its view.'),
   relaying: relayingConfig.prefault({}).describe('Limits of what a relay does for the circuits of others.'),
+  exit: exitConfig.prefault({}).describe('What an exit lets through, and its limits.'),
   control: controlSection.prefault({}).describe('How commands and programs on this machine talk to the node.'),
   log: logSection.prefault({}).describe('What the node says of itself.'),
 })

@@ -1,0 +1,390 @@
+import type { KadDHT } from '@libp2p/kad-dht'
+import { type Ping, ping } from '@libp2p/ping'
+import type { ServiceFactoryMap } from 'libp2p'
+import {
+  formatIp,
+  type IpAddress,
+  type Logger,
+  MalformedError,
+  messageOf,
+  type NodeId,
+  nodeKey,
+  parseNodeId,
+  ShallotError,
+} from '../base/index.ts'
+import { CircuitPool, Client, PathSource, type PoolEvent } from '../client/index.ts'
+import { type CryptoSuite, chooseSuite, systemRandom } from '../crypto/index.ts'
+import { View } from '../directory/index.ts'
+import { Discovery, dhtService, type OwnFields } from '../discovery/index.ts'
+import { createExitService, createResolver, type Exit, KernelBackend, ownAddressCheck } from '../egress/index.ts'
+import { HttpProxy, SocksServer } from '../ingress/index.ts'
+import { ByteMeter, createHost, type Host } from '../link/index.ts'
+import { OnionKeyring } from '../onion/index.ts'
+import { addressOf, GuardSample } from '../path/index.ts'
+import { RelayEngine } from '../relaying/index.ts'
+import { Store } from '../store/index.ts'
+import type { NodeConfig } from './config.ts'
+import type { Clocks } from './facts.ts'
+import { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Identity } from './identity.ts'
+import type { NodeEvent } from './node-control.ts'
+import { type Module, modulesOf } from './roles.ts'
+import { type ClientParts, RunningNode, type ServingParts } from './running-node.ts'
+import { VERSION } from './version.ts'
+import { Warnings } from './warnings.ts'
+
+const ONION_KEYS_FILE = 'keys/onion'
+const GUARDS_FILE = 'guards.json'
+/** Guard tallies change with every circuit; they are written this long after a change. */
+const GUARDS_SAVE_MS = 1_000
+/** How often it is looked at whether the onion key's time is over. */
+const KEY_CHECK_MS = 60_000
+/** What an exit may connect to besides public addresses where the network's rules allow private destinations. */
+const PRIVATE_NETWORKS = ['127.0.0.0/8', '::1/128', '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7']
+/** The versions this program speaks. */
+const PROTOCOLS = { circuit: [1], link: [1] }
+
+export interface StartOptions {
+  readonly logger: Logger
+  /** Aborts the start. A started node is stopped by its `stop`. */
+  readonly signal?: AbortSignal
+}
+
+/** What is needed before any part, and how each part is stopped. */
+interface Ground {
+  readonly config: NodeConfig
+  readonly modules: ReadonlySet<Module>
+  readonly logger: Logger
+  readonly store: Store
+  readonly suite: CryptoSuite
+  readonly clocks: Clocks
+  readonly warnings: Warnings
+  readonly identity: Identity
+  readonly meter: ByteMeter
+  readonly view: View
+  /** Stops, in the order of the starts. */
+  readonly stops: (() => Promise<void> | void)[]
+}
+
+/**
+ * Builds a node from its configuration and starts it. The one place that knows every module.
+ * @throws ShallotError of whatever could not start; everything started before it has been stopped then
+ */
+export async function startNode(config: NodeConfig, options: StartOptions): Promise<RunningNode> {
+  const { logger } = options
+  const clocks: Clocks = { now: () => performance.now(), wall: () => Date.now() }
+  const listeners = new Set<(event: NodeEvent) => void>()
+  const emit = (event: NodeEvent): void => {
+    for (const listener of listeners) listener(event)
+  }
+  const warnings = new Warnings(clocks.wall, emit)
+  const stops: Ground['stops'] = []
+  try {
+    const store = await Store.open(config.dir, {
+      logger: logger.child('store'),
+      warn: ({ code, message }) => warnings.raise(code, message, message),
+    })
+    stops.push(() => store.close())
+    const chosen = chooseSuite(config.node.crypto)
+    if (chosen.suite.name === 'portable' && config.node.crypto === 'auto') warnings.raise('crypto-portable', chosen.reason)
+    const modules = modulesOf(config.node.roles)
+    const ground: Ground = {
+      config,
+      modules,
+      logger,
+      store,
+      suite: chosen.suite,
+      clocks,
+      warnings,
+      identity: await loadIdentity(store, chosen.suite, modules.has('listening')),
+      meter: new ByteMeter(),
+      view: new View({ suite: chosen.suite, rules: config.network }),
+      stops,
+    }
+    const node = await startParts(ground, listeners, options.signal)
+    logger.info('node started', { roles: config.node.roles.join(' '), network: config.network.name })
+    return node
+  } catch (error) {
+    for (const stop of stops.reverse()) await Promise.resolve(stop()).catch(() => {})
+    throw error
+  }
+}
+
+async function startParts(
+  ground: Ground,
+  listeners: Set<(event: NodeEvent) => void>,
+  signal: AbortSignal | undefined,
+): Promise<RunningNode> {
+  const { config, modules, clocks, stops, view, identity } = ground
+  const serves = modules.has('listening')
+  let poolEvent: (event: PoolEvent) => void = () => {}
+  let guards: () => readonly NodeId[] = () => []
+  let received: (bytes: Uint8Array) => void = () => {}
+  const host = await createHost({
+    key: identity.seed,
+    mode: serves ? 'server' : 'client',
+    listen: config.link.listen,
+    outboundAddress: config.link.outboundAddress,
+    limits: config.link.limits,
+    meter: ground.meter,
+    logger: ground.logger.child('link'),
+    services: (serves && config.discovery.dht ? dhtServices(ground, (bytes) => received(bytes)) : {}) as ServiceFactoryMap<{
+      dht?: KadDHT
+    }>,
+  })
+  stops.push(() => host.stop())
+  signal?.throwIfAborted()
+
+  const keyring = serves ? await loadKeyring(ground) : null
+  const serving = keyring && modules.has('relaying') ? startServing(ground, host, keyring) : null
+  if (serving) stops.push(() => serving.engine.stop())
+  const discovery = new Discovery(
+    {
+      rules: config.network,
+      config: config.discovery,
+      serving: keyring && { seed: identity.seed, fields: () => ownFields(ground, host, keyring, serving?.exit ?? null) },
+      peers: () => guards(),
+    },
+    {
+      host: host.libp2p,
+      dht: host.libp2p.services.dht ?? null,
+      view,
+      suite: ground.suite,
+      random: systemRandom(ground.suite),
+      store: ground.store,
+      logger: ground.logger.child('discovery'),
+      now: clocks.wall,
+    },
+  )
+  received = (bytes) => discovery.received(bytes)
+  stops.push(() => discovery.stop())
+  await discovery.start()
+  if (keyring) stops.push(rotateKeys(ground, keyring, () => discovery.changed()))
+
+  const client = modules.has('client') ? await startClient(ground, host, (event) => poolEvent(event)) : null
+  if (client && !serves) guards = () => client.guards.current(clocks.now())
+  const node = new RunningNode(
+    {
+      config,
+      id: identity.id,
+      crypto: { name: ground.suite.name, description: ground.suite.description },
+      host,
+      view,
+      client,
+      serving,
+      warnings: ground.warnings,
+      clocks,
+      logger: ground.logger,
+      syncedAt: () => discovery.status.lastSyncAt,
+      joined: discovery.whenJoined(),
+      stops: stops.reverse(),
+    },
+    listeners,
+  )
+  poolEvent = (event) => node.poolEvent(event)
+  return node
+}
+
+function dhtServices(
+  { config, view, clocks }: Ground,
+  received: (bytes: Uint8Array) => void,
+): ServiceFactoryMap<{ dht: KadDHT; ping: Ping }> {
+  const dht = dhtService({ rules: config.network, view, now: clocks.wall, records: config.discovery.dhtRecords, received })
+  return { ping: ping({ protocolPrefix: 'shallot' }), dht }
+}
+
+/** What this node says of itself in its descriptor. */
+function ownFields({ config }: Ground, host: Host, keyring: OnionKeyring, exit: Exit | null): OwnFields {
+  const { advertise, roles, bandwidthBytesPerSecond, family } = config.node
+  return {
+    onionKey: keyring.current,
+    addresses: advertise.length > 0 ? advertise.flatMap((address) => [address, `${address}/tls`]) : host.addresses(),
+    reach: { kind: 'direct' },
+    roles: roles.filter((role) => role !== 'client'),
+    exitPolicy: exit?.summary() ?? null,
+    bandwidth: bandwidthBytesPerSecond,
+    family: family.map(parseNodeId),
+    protocols: PROTOCOLS,
+    software: `shallot ${VERSION}`,
+  }
+}
+
+/** A serving node keeps who it is; a client is somebody new at every start. */
+async function loadIdentity(store: Store, suite: CryptoSuite, lasting: boolean): Promise<Identity> {
+  if (!lasting) return createIdentity(suite)
+  const kept = await store.loadKey(IDENTITY_FILE, (bytes) => decodeIdentity(suite, bytes))
+  if (kept) return kept
+  const fresh = createIdentity(suite)
+  await store.write(IDENTITY_FILE, encodeIdentity(fresh))
+  return fresh
+}
+
+async function loadKeyring({ store, suite, clocks, identity }: Ground): Promise<OnionKeyring> {
+  const key = nodeKey(identity.id)
+  const kept = await store.loadState(ONION_KEYS_FILE, (bytes) => OnionKeyring.restore(suite, key, bytes))
+  const keyring = kept ?? OnionKeyring.create(suite, key, clocks.wall())
+  if (keyring.rotate(suite, clocks.wall()) || !kept) await store.write(ONION_KEYS_FILE, keyring.serialise())
+  return keyring
+}
+
+/** Replaces the onion key when its time is over. Returns how to stop. */
+function rotateKeys({ suite, store, clocks, logger }: Ground, keyring: OnionKeyring, changed: () => void): () => void {
+  const timer = setInterval(() => {
+    if (!keyring.rotate(suite, clocks.wall())) return
+    store
+      .write(ONION_KEYS_FILE, keyring.serialise())
+      .catch((error) => logger.error('the onion keys were not written', { error: messageOf(error) }))
+    logger.info('the onion key was replaced')
+    changed()
+  }, KEY_CHECK_MS)
+  timer.unref()
+  return () => clearInterval(timer)
+}
+
+function startServing(ground: Ground, host: Host, keyring: OnionKeyring): ServingParts {
+  const { config, modules, suite, view, clocks, meter, identity, logger } = ground
+  const exit = modules.has('exit') ? createExit(ground, host) : null
+  if (exit) ground.stops.push(() => exit.close())
+  const engine = new RelayEngine({
+    config: config.relaying,
+    self: identity.id,
+    suite,
+    keyring,
+    directory: { addressesOf: (id) => (view.isKnown(id) ? view.get(id)!.descriptor.addresses : null) },
+    dialer: host.dialer,
+    meter,
+    exit,
+    servesClients: config.node.roles.includes('guard'),
+    now: clocks.now,
+    logger: logger.child('relay'),
+  })
+  host.onChannel((channel) => engine.accept(channel))
+  return { engine, exit }
+}
+
+function createExit({ config, view, clocks, logger }: Ground, host: Host): Exit {
+  const resolver = createResolver({ config: config.exit, now: clocks.now })
+  const relayAddresses = new RelayAddresses(view)
+  return createExitService({
+    config: config.exit,
+    backend: new KernelBackend(config.exit),
+    resolver,
+    privateDestinations: config.network.privateDestinations ? PRIVATE_NETWORKS : [],
+    isRelayAddress: (ip) => relayAddresses.has(ip),
+    isOwnAddress: ownAddressCheck(clocks.now, () => host.addresses().flatMap((address) => ipText(address) ?? [])),
+    now: clocks.now,
+    logger: logger.child('exit'),
+  })
+}
+
+/** The addresses of all known relays, made anew when the view has changed. */
+class RelayAddresses {
+  readonly #view: View
+  #version = -1
+  #texts: ReadonlySet<string> = new Set()
+
+  constructor(view: View) {
+    this.#view = view
+  }
+
+  has(ip: IpAddress): boolean {
+    if (this.#version !== this.#view.version) {
+      this.#texts = new Set(
+        this.#view.relays().flatMap(({ descriptor }) => descriptor.addresses.flatMap((address) => ipText(address) ?? [])),
+      )
+      this.#version = this.#view.version
+    }
+    return this.#texts.has(formatIp(ip))
+  }
+}
+
+function ipText(multiaddr: string): string | null {
+  const ip = addressOf(multiaddr)
+  return ip && formatIp(ip)
+}
+
+async function startClient(ground: Ground, host: Host, event: (event: PoolEvent) => void): Promise<ClientParts> {
+  const { config, modules, suite, view, clocks, logger, store, stops } = ground
+  const self = modules.has('listening') ? ground.identity.id : null
+  const guards = (await store.loadState(GUARDS_FILE, (bytes) => restoreGuards(config, bytes))) ?? new GuardSample(config.path)
+  const saver = new GuardSaver(ground, guards)
+  stops.push(() => saver.stop())
+  const pool = new CircuitPool({
+    config: config.path,
+    buildAttempts: config.client.buildAttempts,
+    suite,
+    random: systemRandom(suite),
+    view,
+    paths: new PathSource(view, config.path, self),
+    guards,
+    dialer: host.dialer,
+    now: clocks.now,
+    wall: clocks.wall,
+    logger: logger.child('client'),
+    guardsChanged: () => saver.changed(),
+    event,
+  })
+  stops.push(() => pool.stop())
+  const client = new Client({ config: config.client, pool, logger: logger.child('client') })
+  stops.push(() => client.stop())
+  const parts = { client, logger: logger.child('ingress') }
+  const socks = modules.has('ingress') && config.socks.listen.length > 0 ? new SocksServer(config.socks, parts) : null
+  if (socks) {
+    await socks.start()
+    stops.push(() => socks.stop())
+  }
+  const http = modules.has('ingress') && config.http.listen.length > 0 ? new HttpProxy(config.http, parts) : null
+  if (http) {
+    await http.start()
+    stops.push(() => http.stop())
+  }
+  pool.plan()
+  return { pool, client, guards, socks, http }
+}
+
+function restoreGuards(config: NodeConfig, bytes: Uint8Array): GuardSample {
+  let value: unknown
+  try {
+    value = JSON.parse(Buffer.from(bytes).toString('utf8'))
+  } catch {
+    throw new MalformedError('guard file', 'not JSON')
+  }
+  return GuardSample.restore(config.path, value)
+}
+
+/** Writes the guard sample a little after it changed, and at the end. */
+class GuardSaver {
+  readonly #ground: Ground
+  readonly #guards: GuardSample
+  #timer: NodeJS.Timeout | null = null
+
+  constructor(ground: Ground, guards: GuardSample) {
+    this.#ground = ground
+    this.#guards = guards
+  }
+
+  changed(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null
+      void this.#save()
+    }, GUARDS_SAVE_MS)
+    this.#timer.unref()
+  }
+
+  async stop(): Promise<void> {
+    if (!this.#timer) return
+    clearTimeout(this.#timer)
+    this.#timer = null
+    await this.#save()
+  }
+
+  async #save(): Promise<void> {
+    const { store, warnings } = this.#ground
+    try {
+      await store.write(GUARDS_FILE, Buffer.from(`${JSON.stringify(this.#guards.toState(), null, 1)}\n`))
+      warnings.over('guards-not-written')
+    } catch (error) {
+      const message = `the guards were not written: ${messageOf(error)}`
+      warnings.raise(error instanceof ShallotError ? error.code : 'write-failed', message, 'guards-not-written')
+    }
+  }
+}

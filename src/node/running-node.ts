@@ -1,0 +1,291 @@
+import { memoryUsage } from 'node:process'
+import { type Logger, messageOf, type NodeId, ShallotError } from '../base/index.ts'
+import type { CircuitPool, Client, PoolEvent } from '../client/index.ts'
+import type { ServingRole, View } from '../directory/index.ts'
+import type { Exit } from '../egress/index.ts'
+import type { HttpProxy, SocksServer } from '../ingress/index.ts'
+import type { Host } from '../link/index.ts'
+import type { GuardSample } from '../path/index.ts'
+import type { RelayEngine } from '../relaying/index.ts'
+import type { NodeConfig } from './config.ts'
+import { type Clocks, circuitFacts, guardFacts, relayFacts, roleCounts, streamFacts } from './facts.ts'
+import { ruleChanges } from './network-file.ts'
+import type {
+  CircuitFacts,
+  ClientFacts,
+  GuardFacts,
+  NodeControl,
+  NodeEvent,
+  NodeStatus,
+  RelayFacts,
+  RelayingFacts,
+  StreamFacts,
+} from './node-control.ts'
+import { VERSION } from './version.ts'
+import type { Warnings } from './warnings.ts'
+
+/** The parts of a node that carries its own traffic. */
+export interface ClientParts {
+  readonly pool: CircuitPool
+  readonly client: Client
+  readonly guards: GuardSample
+  readonly socks: SocksServer | null
+  readonly http: HttpProxy | null
+}
+
+/** The parts of a node that serves circuits. */
+export interface ServingParts {
+  readonly engine: RelayEngine
+  readonly exit: Exit | null
+}
+
+export interface NodeParts {
+  readonly config: NodeConfig
+  readonly id: NodeId
+  readonly crypto: { readonly name: 'native' | 'portable'; readonly description: string }
+  readonly host: Host
+  readonly view: View
+  readonly client: ClientParts | null
+  readonly serving: ServingParts | null
+  readonly warnings: Warnings
+  readonly clocks: Clocks
+  readonly logger: Logger
+  /** Wall-clock ms of the last completed pull of the view, or null. */
+  readonly syncedAt: () => number | null
+  /** Resolves when the node is part of the network. */
+  readonly joined: Promise<void>
+  /** What was started, last first: each is stopped before the ones after it in this list. */
+  readonly stops: readonly (() => Promise<void> | void)[]
+}
+
+/** Subscribers of events at once. */
+const MAX_LISTENERS = 64
+/** How often the view is looked at for events and for circuits that wait for relays. */
+const VIEW_POLL_MS = 100
+
+/** A started node, as the control API and the command line see it. */
+export class RunningNode implements NodeControl {
+  readonly id: NodeId
+  readonly stopped: Promise<Error | null>
+  readonly #p: NodeParts
+  readonly #startedAt: number
+  readonly #listeners: Set<(event: NodeEvent) => void>
+  readonly #viewTimer: NodeJS.Timeout
+  readonly #readiness: Promise<void>
+  #settleStopped: (error: Error | null) => void = () => {}
+  #becomeReady: () => void = () => {}
+  #failReady: (error: Error) => void = () => {}
+  #ready = false
+  #stopping: Promise<void> | null = null
+  #viewVersion = -1
+
+  constructor(parts: NodeParts, listeners: Set<(event: NodeEvent) => void>) {
+    this.id = parts.id
+    this.#p = parts
+    this.#listeners = listeners
+    this.#startedAt = parts.clocks.wall()
+    this.stopped = new Promise((resolve) => {
+      this.#settleStopped = resolve
+    })
+    this.#readiness = new Promise((resolve, reject) => {
+      this.#becomeReady = resolve
+      this.#failReady = reject
+    })
+    this.#readiness.catch(() => {})
+    this.#viewTimer = setInterval(() => this.#lookAtView(), VIEW_POLL_MS)
+    this.#viewTimer.unref()
+    parts.joined.then(
+      () => this.#checkReady(true),
+      () => {},
+    )
+  }
+
+  /** To be called with what the pool tells. */
+  poolEvent(event: PoolEvent): void {
+    const { view, clocks } = this.#p
+    const at = clocks.wall()
+    const circuit = circuitFacts(event.circuit, view, clocks, false)
+    this.#emit(event.type === 'open' ? { type: 'circuit-open', at, circuit } : { type: 'circuit-closed', at, circuit })
+    if (event.type === 'open') this.#checkReady(this.#joined)
+    this.#checkGuards()
+  }
+
+  status(): NodeStatus {
+    const { config, host, view, client, serving, warnings, clocks } = this.#p
+    const wall = clocks.wall()
+    const memory = memoryUsage()
+    return {
+      id: this.id,
+      roles: config.node.roles,
+      version: VERSION,
+      pid: process.pid,
+      startedAt: this.#startedAt,
+      uptimeMs: wall - this.#startedAt,
+      ready: this.#ready,
+      crypto: this.#p.crypto,
+      network: { name: config.network.name, changes: ruleChanges(config.network), bootstrap: config.network.bootstrap },
+      listening: host.addresses(),
+      socks: client?.socks?.addresses[0] ?? null,
+      http: client?.http?.addresses[0] ?? null,
+      control: null,
+      view: {
+        known: roleCounts(view.relays().map(({ descriptor }) => descriptor.roles)),
+        eligible: roleCounts(view.eligible(wall).map(({ descriptor }) => descriptor.roles)),
+        syncedAt: this.#p.syncedAt(),
+      },
+      guards: client ? this.#guards(client) : null,
+      client: client ? this.#clientFacts(client) : null,
+      relaying: serving ? relayingFacts(serving) : null,
+      memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed, externalBytes: memory.external },
+      links: host.links().length,
+      warnings: warnings.list(),
+    }
+  }
+
+  circuits(why: boolean): readonly CircuitFacts[] {
+    const { client, view, clocks } = this.#p
+    return (client?.pool.circuits() ?? []).map((entry) => circuitFacts(entry, view, clocks, why))
+  }
+
+  relays(role?: ServingRole): readonly RelayFacts[] {
+    const { view, clocks } = this.#p
+    return view
+      .relays()
+      .filter(({ descriptor }) => role === undefined || descriptor.roles.includes(role))
+      .flatMap(({ id }) => relayFacts(id, view, clocks.wall()) ?? [])
+      .sort((a, b) => (a.id < b.id ? -1 : 1))
+  }
+
+  streams(): readonly StreamFacts[] {
+    const { client, clocks } = this.#p
+    return (client?.pool.circuits() ?? []).flatMap((entry) => streamFacts(entry, clocks))
+  }
+
+  async newCircuit(): Promise<CircuitFacts> {
+    const { client, view, clocks } = this.#p
+    if (!client)
+      throw new ShallotError('not-a-client', 'this node has not the role "client", so it builds no circuits', {
+        kind: 'usage',
+        retry: 'never',
+      })
+    client.pool.retireAll()
+    return circuitFacts(await client.pool.buildOne(), view, clocks, false)
+  }
+
+  ready(signal?: AbortSignal): Promise<void> {
+    if (!signal) return this.#readiness
+    const aborted = (): ShallotError => new ShallotError('aborted', 'given up before the node was ready', { kind: 'usage', retry: 'never' })
+    if (signal.aborted) return Promise.reject(aborted())
+    return new Promise((resolve, reject) => {
+      const abort = (): void => reject(aborted())
+      signal.addEventListener('abort', abort, { once: true })
+      this.#readiness.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+    })
+  }
+
+  subscribe(listener: (event: NodeEvent) => void): () => void {
+    if (this.#listeners.size >= MAX_LISTENERS) {
+      throw new ShallotError('too-many-listeners', `at most ${MAX_LISTENERS} follow the events at once`, { kind: 'usage', retry: 'later' })
+    }
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop()
+    return this.#stopping
+  }
+
+  get #joined(): boolean {
+    return this.#p.view.relays().length > 0
+  }
+
+  async #stop(): Promise<void> {
+    this.#emit({ type: 'stopping', at: this.#p.clocks.wall() })
+    clearInterval(this.#viewTimer)
+    this.#failReady(new ShallotError('aborted', 'the node stopped before it was ready', { kind: 'process', retry: 'never' }))
+    for (const stop of this.#p.stops) {
+      try {
+        await stop()
+      } catch (error) {
+        this.#p.logger.warn('a part did not stop in order', { error: messageOf(error) })
+      }
+    }
+    this.#listeners.clear()
+    this.#settleStopped(null)
+  }
+
+  #emit(event: NodeEvent): void {
+    for (const listener of this.#listeners) listener(event)
+  }
+
+  /** Ready: a serving node when it has joined; a client when it has a circuit. */
+  #checkReady(joined: boolean): void {
+    if (this.#ready || this.#stopping) return
+    const { client } = this.#p
+    const hasCircuit = client?.pool.circuits().some(({ state }) => state === 'ready') ?? true
+    if (!hasCircuit || !joined) return
+    this.#ready = true
+    this.#becomeReady()
+    this.#emit({ type: 'ready', at: this.#p.clocks.wall() })
+  }
+
+  #lookAtView(): void {
+    const { view, client, clocks } = this.#p
+    if (view.version === this.#viewVersion) return
+    this.#viewVersion = view.version
+    client?.pool.plan()
+    this.#emit({ type: 'view', at: clocks.wall(), known: view.relays().length, eligible: view.eligible(clocks.wall()).length })
+  }
+
+  #guards(client: ClientParts): GuardFacts[] {
+    const warnings = client.guards.warnings()
+    return client.guards.facts(this.#p.clocks.now()).map((guard, rank) => guardFacts(guard, rank, warnings))
+  }
+
+  /** A guard that fails suspiciously often is said aloud: whether to drop it is the person's to decide. */
+  #checkGuards(): void {
+    const { client, warnings } = this.#p
+    if (!client) return
+    for (const { id, of, level, tried, succeeded } of client.guards.warnings()) {
+      if (level !== 'warn') continue
+      const what = of === 'builds' ? 'circuits through it were not finished' : 'circuits through it broke before they carried anything'
+      warnings.raise(
+        'guard-suspicious',
+        `guard ${id}: ${tried - succeeded} of ${tried} ${what}; it may be broken, or choosing whom it serves`,
+        `guard-${id}`,
+      )
+    }
+  }
+
+  #clientFacts({ pool, client }: ClientParts): ClientFacts {
+    const circuits = pool.circuits()
+    const sum = (of: (entry: (typeof circuits)[number]) => number): number => circuits.reduce((total, entry) => total + of(entry), 0)
+    return {
+      circuitsOpen: circuits.filter(({ state }) => state === 'ready' || state === 'retired').length,
+      circuitsBuilding: circuits.filter(({ state }) => state === 'building').length,
+      circuitsBuilt: pool.counts.built,
+      circuitsFailed: pool.counts.failed,
+      streamsOpen: sum((entry) => entry.circuit?.openStreams ?? 0),
+      streamsOpened: client.counts.opened,
+      streamsFailed: client.counts.failed,
+      bytesSent: pool.bytes.sent,
+      bytesReceived: pool.bytes.received,
+    }
+  }
+}
+
+function relayingFacts({ engine, exit }: ServingParts): RelayingFacts {
+  const stats = engine.stats()
+  const sum = (counts: Readonly<Record<string, number>>): number => Object.values(counts).reduce((total, count) => total + count, 0)
+  return {
+    circuitsOpen: stats.circuits,
+    circuitsCreated: stats.circuitsServed,
+    circuitsRefused: sum(stats.refused),
+    circuitsShed: (stats.closed.overloaded ?? 0) + (stats.closed.timeout ?? 0),
+    cellsForwarded: stats.cellsRelayed,
+    exitStreamsOpen: exit?.counts.streams ?? 0,
+    exitStreamsRefused: exit ? sum(exit.counts.refused) : 0,
+    budget: { usedBytes: stats.queuedBytes, limitBytes: stats.queueBudgetBytes },
+  }
+}
