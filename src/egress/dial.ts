@@ -83,6 +83,7 @@ export function dialFirst(
     }
 
     if (signal.aborted) aborted()
+    else if (addresses.length === 0) reject(mostTelling([]))
     else {
       signal.addEventListener('abort', aborted, { once: true })
       start()

@@ -74,8 +74,8 @@ export class ExitDatagrams implements DatagramPort {
       this.#keepRoute(key, route)
       if (route.is === 'asking') void this.#ask(key, to, route)
     }
-    if (route.is === 'open') this.#sendTo(route.to, bytes.slice(), now)
-    else if (route.is === 'asking' && route.waiting.length < MAX_DATAGRAMS_PER_NAME) route.waiting.push(bytes.slice())
+    if (route.is === 'open') this.#sendTo(route.to, new Uint8Array(bytes), now)
+    else if (route.is === 'asking' && route.waiting.length < MAX_DATAGRAMS_PER_NAME) route.waiting.push(new Uint8Array(bytes))
     else this.#m.counts.dropped++
   }
 

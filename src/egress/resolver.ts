@@ -4,7 +4,7 @@ import { ExitRefusal, endReasonOf } from '../relaying/index.ts'
 import type { ExitConfig } from './config.ts'
 import { type Found, LookupCache, NotFound } from './lookup-cache.ts'
 
-/** Names to addresses and back, for an exit. */
+/** Names to addresses and back, for an exit. Both reject with the signal's reason as soon as that aborts. */
 export interface Resolver {
   /** Every address of a name (canonical text), both families, in the order of the answer; at least one. @throws ExitRefusal */
   addresses(name: string, signal: AbortSignal): Promise<Found<readonly IpAddress[]>>

@@ -149,7 +149,7 @@ export function decodeSocks4Request(bytes: Uint8Array): Decoded<Socks4Request> |
   const ip = reader.bytes(4)
   const user = readUntilZero(reader, bytes)
   if (user === null) return null
-  let host = formatIp(ipFromBytes(ip.slice()))
+  let host = formatIp(ipFromBytes(new Uint8Array(ip)))
   if (ip[0] === 0 && ip[1] === 0 && ip[2] === 0 && ip[3] !== 0) {
     const name = readUntilZero(reader, bytes)
     if (name === null) return null
@@ -228,13 +228,13 @@ function readTarget(reader: Reader): Target {
   let host: string
   switch (reader.u8()) {
     case 0x01:
-      host = formatIp(ipFromBytes(reader.bytes(4).slice()))
+      host = formatIp(ipFromBytes(new Uint8Array(reader.bytes(4))))
       break
     case 0x03:
       host = reader.text(reader.u8())
       break
     case 0x04:
-      host = formatIp(ipFromBytes(reader.bytes(16).slice()))
+      host = formatIp(ipFromBytes(new Uint8Array(reader.bytes(16))))
       break
     default:
       throw new SocksRefusal(SocksReply.addressTypeNotSupported, 'the address type is unknown')

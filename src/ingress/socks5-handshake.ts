@@ -64,7 +64,7 @@ export class SocksHandshake {
   /** Takes what was received (borrowed) and says what to do, in order. Holds at most one incomplete message, which is at most 520 bytes. */
   handleBytes(received: Uint8Array): readonly SocksOutput[] {
     const outputs: SocksOutput[] = []
-    this.#bytes = this.#bytes.length === 0 ? received.slice() : concatBytes(this.#bytes, received)
+    this.#bytes = this.#bytes.length === 0 ? new Uint8Array(received) : concatBytes(this.#bytes, received)
     try {
       while (this.#state.is !== 'over' && this.#bytes.length > 0 && this.#step(outputs)) {}
     } catch (error) {
