@@ -1,9 +1,9 @@
-import { lstat, mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { lstat, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { Logger } from '../base/index.ts'
-import { PRIVATE_DIR_MODE, replaceFile } from '../store/index.ts'
+import { makeDirectory, replaceFile } from '../store/index.ts'
 
 /** Where a running node of this user can be talked to. Holds no secret: the token is in its own file. */
 const entrySchema = z.strictObject({
@@ -23,7 +23,7 @@ export async function announce(node: RunningNode, logger: Logger): Promise<() =>
   const dir = registryDir()
   const file = join(dir, `${node.pid}-${node.startedAt}-${node.address.replaceAll(/[^0-9A-Za-z.]/g, '_').slice(-64)}.json`)
   try {
-    await mkdir(dir, { recursive: true, mode: PRIVATE_DIR_MODE })
+    await makeDirectory(dir)
     await refuseForeign(dir)
     await replaceFile(file, JSON.stringify(node))
   } catch (error) {

@@ -1,5 +1,6 @@
 import type { ConfigSections } from './config.ts'
 import { isLoopback, isWildcard, parseIpPort, parseNodeAddress } from './multiaddr.ts'
+import { rolesOfSection } from './roles.ts'
 import type { ConfigProblem, LoadedToml } from './toml-load.ts'
 
 /** A rule gives the key and the message when it is broken. */
@@ -57,10 +58,12 @@ const rules: readonly Rule[] = [
       ? null
       : { key: ['node', 'advertise'], message: `node.advertise holds ${quote(wildcard)}; others need an address of this machine` }
   },
-  ...(['socks', 'http'] as const).map<Rule>((section) => (config, isSet) => {
-    if (config.node.roles.includes('client') || !isSet([section, 'listen']) || config[section].listen.length === 0) return null
-    const message = `${section}.listen is set, but node.roles does not hold "client", which alone carries traffic of programs; add "client", or remove ${section}.listen`
-    return { key: [section, 'listen'], message }
+  ...(['client', 'path', 'socks', 'http', 'relaying', 'exit'] as const).map<Rule>((section) => (config, isSet) => {
+    const roles = rolesOfSection(section)
+    if (roles === null || !isSet([section]) || roles.some((role) => config.node.roles.includes(role))) return null
+    const wanted = roles.map(quote).join(', ')
+    const message = `[${section}] is set, but it only matters to the role${roles.length > 1 ? 's' : ''} ${wanted} and node.roles is ${JSON.stringify(config.node.roles)}; add ${roles.length > 1 ? 'one of them' : 'it'}, or remove the section`
+    return { key: [section], message }
   }),
   ({ control }) => {
     const address = parseIpPort(control.listen)

@@ -50,6 +50,25 @@ export const roleProfiles: { readonly [R in Role]: RoleProfile } = {
   bootstrap: bootstrapProfile,
 }
 
+/** Which modules a section of the configuration is for; a section that is not here is every node's. */
+const sectionModules: { readonly [S in keyof ConfigSections]?: readonly Module[] } = {
+  client: ['client'],
+  path: ['client'],
+  socks: ['ingress'],
+  http: ['ingress'],
+  relaying: ['relaying'],
+  exit: ['exit'],
+}
+
+/** The roles that a section of the configuration matters to; null when it is every node's. */
+export function rolesOfSection(section: keyof ConfigSections): readonly Role[] | null {
+  const modules = sectionModules[section]
+  if (modules === undefined) return null
+  return Object.values(roleProfiles)
+    .filter((profile) => profile.modules.some((module) => modules.includes(module)))
+    .map((profile) => profile.role)
+}
+
 /** The modules that any of the roles needs. */
 export function modulesOf(roles: readonly Role[]): ReadonlySet<Module> {
   return new Set(roles.flatMap((role) => roleProfiles[role].modules))

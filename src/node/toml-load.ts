@@ -19,11 +19,11 @@ export class ConfigError extends ShallotError {
   readonly problems: readonly ConfigProblem[]
 
   constructor(file: string, problems: readonly ConfigProblem[], cause?: unknown) {
-    const lines = problems.map((problem) => `${file}${problem.line === null ? '' : `:${problem.line}`}: ${problem.message}`)
+    const lines = sortProblems(problems).map((problem) => `${file}${problem.line === null ? '' : `:${problem.line}`}: ${problem.message}`)
     super('config-invalid', lines.join('\n'), { kind: 'config', retry: 'never', cause })
     this.name = 'ConfigError'
     this.file = file
-    this.problems = problems
+    this.problems = sortProblems(problems)
   }
 }
 
@@ -52,7 +52,7 @@ export function loadToml<S extends z.ZodType>(text: string, file: string, schema
   const renamed = rename(schema, raw, '', (key, message) => problems.push({ key, line: lines.lineOf(key), message }))
   const parsed = schema.safeParse(renamed, { reportInput: true })
   if (!parsed.success) for (const issue of parsed.error.issues) problems.push(place(issue.path, explain(schema, issue)))
-  if (problems.length > 0 || !parsed.success) throw new ConfigError(file, sortProblems(problems))
+  if (problems.length > 0 || !parsed.success) throw new ConfigError(file, problems)
   return {
     value: freeze(parsed.data),
     problem: place,
@@ -73,6 +73,8 @@ function parseText(text: string, file: string): Record<string, unknown> {
 /** Gives the value with the schema's own keys in place of TOML's; unknown keys are reported and left out. */
 function rename(schema: z.ZodType, value: unknown, path: string, unknown: (key: string, message: string) => void): unknown {
   const bare = bareSchema(schema)
+  // No key takes a date, and a Date object would pass for an empty table.
+  if (value instanceof Date) return value.toISOString()
   if (Array.isArray(value)) {
     const element = childSchema(bare, 0)
     return element === null ? value : value.map((entry, i) => rename(element, entry, `${path}[${i}]`, unknown))
@@ -150,7 +152,6 @@ function explain(schema: z.ZodType, issue: z.core.$ZodIssue): string {
 /** A value as a person wrote it, short, and hidden where the key names a secret. */
 function shown(key: PropertyKey | undefined, value: unknown): string {
   if (/password|secret|token/i.test(String(key))) return '(hidden)'
-  if (value instanceof Date) return value.toISOString()
   const text = typeof value === 'object' && value !== null && !Array.isArray(value) ? 'a table' : (JSON.stringify(value) ?? String(value))
   return text.length <= 60 ? text : `${text.slice(0, 57)}...`
 }

@@ -11,7 +11,7 @@ export function storeError(path: string, error: unknown, doing: 'write' | 'read'
   if (isErrno(error, 'EEXIST')) {
     return new ShallotError('file-exists', `${path} exists already and is not overwritten`, { kind: 'usage', retry: 'never', cause: error })
   }
-  if (isErrno(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR')) {
+  if (isErrno(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'ENOENT')) {
     return doing === 'write'
       ? new ShallotError(
           'directory-unwritable',

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { chmod, open, readFile, rename, rm } from 'node:fs/promises'
+import { chmod, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { isErrno, storeError } from './errors.ts'
 
@@ -8,6 +8,32 @@ export const PRIVATE_FILE_MODE = 0o600
 export const PRIVATE_DIR_MODE = 0o700
 
 let writes = 0
+
+/**
+ * Makes a directory, private, and those above it that are missing. One that is there already is left as it is.
+ * @throws ShallotError 'directory-unwritable', 'write-failed'
+ */
+export async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: PRIVATE_DIR_MODE })
+  } catch (error) {
+    if (isErrno(error, 'EEXIST') && (await stat(path)).isDirectory()) return
+    const parent = dirname(path)
+    // Not `recursive`: where a file system answers ENOENT though the parent is there (/proc does), Node's own never ends.
+    if (!isErrno(error, 'ENOENT') || parent === path || (await isThere(parent))) throw storeError(path, error)
+    await makeDirectory(parent)
+    await mkdir(path, { mode: PRIVATE_DIR_MODE }).catch((again) => {
+      if (!isErrno(again, 'EEXIST')) throw storeError(path, again)
+    })
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  )
+}
 
 /**
  * Replaces a file whole: after a crash at any moment it holds either the old or the new bytes. The bytes are borrowed until it resolves.

@@ -1,3 +1,3 @@
 export { isErrno } from './errors.ts'
-export { createFile, PRIVATE_DIR_MODE, PRIVATE_FILE_MODE, readFileIfAny, replaceFile } from './files.ts'
+export { createFile, makeDirectory, PRIVATE_DIR_MODE, PRIVATE_FILE_MODE, readFileIfAny, replaceFile } from './files.ts'
 export { Store, type StoreOptions, type StoreWarning } from './store.ts'

@@ -1,9 +1,9 @@
-import { mkdir, rename } from 'node:fs/promises'
+import { rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { type Logger, messageOf, ShallotError } from '../base/index.ts'
 import { type DirectoryLock, lockDirectory } from './directory-lock.ts'
 import { storeError } from './errors.ts'
-import { makePrivate, PRIVATE_DIR_MODE, readFileIfAny, replaceFile } from './files.ts'
+import { makeDirectory, makePrivate, readFileIfAny, replaceFile } from './files.ts'
 
 /** Something about a file that the person who runs the node should know. */
 export interface StoreWarning {
@@ -42,9 +42,7 @@ export class Store {
    * @throws ShallotError 'directory-in-use', 'directory-unwritable', 'write-failed'
    */
   static async open(dir: string, options: StoreOptions): Promise<Store> {
-    await mkdir(dir, { recursive: true, mode: PRIVATE_DIR_MODE }).catch((error) => {
-      throw storeError(dir, error)
-    })
+    await makeDirectory(dir)
     return new Store(dir, await lockDirectory(dir), options)
   }
 
@@ -131,9 +129,7 @@ export class Store {
     if (bytes === undefined) return
     this.#waiting.delete(name)
     const path = this.path(name)
-    await mkdir(dirname(path), { recursive: true, mode: PRIVATE_DIR_MODE }).catch((error) => {
-      throw storeError(path, error)
-    })
+    await makeDirectory(dirname(path))
     await replaceFile(path, bytes)
   }
 }

@@ -1,7 +1,8 @@
-import { mkdir, readFile } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
-import { messageOf, ShallotError } from '../../base/index.ts'
-import type { NetworkRulesInput, Role } from '../../directory/index.ts'
+import { readFile } from 'node:fs/promises'
+import { networkInterfaces } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { messageOf, parseIp, ShallotError } from '../../base/index.ts'
+import { addressScope, type NetworkRulesInput, type Role } from '../../directory/index.ts'
 import {
   briefToml,
   CONFIG_FILE,
@@ -19,7 +20,7 @@ import {
   parseNodeAddress,
   roleProfiles,
 } from '../../node/index.ts'
-import { createFile, PRIVATE_DIR_MODE } from '../../store/index.ts'
+import { createFile, makeDirectory } from '../../store/index.ts'
 import { say, sayJson } from '../output.ts'
 import { defaultDir } from '../places.ts'
 import { systemSuite } from '../system-suite.ts'
@@ -29,7 +30,7 @@ export interface InitOptions {
   readonly network?: string
   readonly bootstrap?: readonly string[]
   readonly listen?: readonly string[]
-  readonly advertise?: readonly string[]
+  readonly advertise?: readonly string[] | undefined
   readonly dir?: string
   readonly json?: boolean
 }
@@ -39,26 +40,21 @@ export async function init(options: InitOptions): Promise<number> {
   const roles = options.role ?? ['client']
   const dir = resolve(options.dir ?? defaultDir())
   const listens = roles.some((role) => roleProfiles[role].listens)
+  const advertise = listens ? advertised(options, roles) : undefined
   const identity = listens ? createIdentity(systemSuite()) : null
-  const own = identity === null ? [] : ownAddresses(options, identity)
+  const own = identity === null ? [] : ownAddresses({ ...options, advertise }, identity)
   const network = await networkText(options, roles, own)
-  const config = configText(options, roles)
+  const config = configText({ ...options, advertise }, roles)
   await parseConfig(config, join(dir, CONFIG_FILE), async () => network)
 
-  await mkdir(dir, { recursive: true, mode: PRIVATE_DIR_MODE }).catch((error) => {
-    throw new ShallotError('directory-unwritable', `${dir} cannot be made: ${messageOf(error)}`, {
-      kind: 'host',
-      retry: 'never',
-      cause: error,
-    })
-  })
+  await makeDirectory(dir)
   const files = [join(dir, CONFIG_FILE), join(dir, NETWORK_FILE)]
   // The configuration first: when there is one already, nothing else is touched.
   await createFile(files[0]!, config)
   await createFile(files[1]!, network, 0o644)
   if (identity !== null) {
     const file = join(dir, IDENTITY_FILE)
-    await mkdir(resolve(file, '..'), { recursive: true, mode: PRIVATE_DIR_MODE })
+    await makeDirectory(dirname(file))
     await createFile(file, encodeIdentity(identity))
     files.push(file)
   }
@@ -69,6 +65,8 @@ export async function init(options: InitOptions): Promise<number> {
   say(`A new node, ${roles.join(', ')}:`)
   for (const file of files) say(`  ${file}`)
   if (identity !== null) say(`Its id is ${identity.id}. Whoever has ${files.at(-1)} is this node: keep a copy, show it to nobody.`)
+  if (options.advertise === undefined && advertise !== undefined)
+    say(`Others are told ${advertise.join(', ')}: if that is not where they reach it, change node.advertise.`)
   if (roles.includes('bootstrap')) for (const address of own) say(`Newcomers reach it at ${address}`)
   say(`Start it with: shallot run${options.dir === undefined ? '' : ` --dir ${options.dir}`}`)
   return 0
@@ -102,6 +100,24 @@ function configText(options: InitOptions, roles: readonly Role[]): string {
   const heading =
     'A Shallot node. Every key that is not here is at its default; docs/configuration.md has them all.\nCheck changes with: shallot check-config shallot.toml'
   return briefToml(configSchema, overrides as Overrides, heading)
+}
+
+/**
+ * What the others are to be told: as given; nothing when the listening addresses say it; else the most public address of this machine's
+ * interfaces, which a person may have to correct.
+ */
+function advertised(options: InitOptions, roles: readonly Role[]): readonly string[] | undefined {
+  if (options.advertise !== undefined) return options.advertise
+  const listen = options.listen ?? defaultsOf(roles).link?.listen ?? []
+  const wildcard = listen.map(parseNodeAddress).find((address) => address !== null && isWildcard(address.host))
+  if (wildcard == null) return undefined
+  const scopes = ['public', 'private', 'unusable']
+  const found = Object.values(networkInterfaces())
+    .flatMap((addresses) => addresses ?? [])
+    .filter((address) => address.family === 'IPv4' && !address.internal)
+    .map((address) => address.address)
+    .sort((a, b) => scopes.indexOf(addressScope(parseIp(a))) - scopes.indexOf(addressScope(parseIp(b))))
+  return [`/ip4/${found[0] ?? '127.0.0.1'}/tcp/${wildcard.port}`]
 }
 
 /** Where others reach the node, with its id. */

@@ -1,8 +1,8 @@
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { messageOf, ShallotError, silentLogger } from '../../base/index.ts'
-import { Store } from '../../store/index.ts'
+import { makeDirectory, Store } from '../../store/index.ts'
 import { complain, say, sayJson, shortId, styled } from '../output.ts'
 import { watchForEnd } from '../serve.ts'
 import { type DemoPage, startDemoPage } from '../testnet/demo-page.ts'
@@ -36,7 +36,7 @@ export async function testnet(options: TestnetOptions): Promise<number> {
   const ending = new AbortController()
   const ended = new Promise<void>((done) => ending.signal.addEventListener('abort', () => done(), { once: true }))
   watchForEnd({}, () => ending.abort())
-  const dir = await makeDirectory(options.dir)
+  const dir = await testnetDirectory(options.dir)
   const mesh = new Mesh()
   let page: DemoPage | null = null
   let code = 0
@@ -78,19 +78,13 @@ interface TestnetDirectory {
 }
 
 /** A directory of one's own, or the given one when it is empty or was a testnet's. @throws ShallotError 'directory-not-empty', 'directory-in-use' */
-async function makeDirectory(given: string | undefined): Promise<TestnetDirectory> {
+async function testnetDirectory(given: string | undefined): Promise<TestnetDirectory> {
   if (given === undefined) {
     const path = await mkdtemp(join(tmpdir(), 'shallot-testnet-'))
     return { path, earlier: [], mark: async () => {}, release: () => rm(path, { recursive: true, force: true }) }
   }
   const path = resolve(given)
-  await mkdir(path, { recursive: true, mode: 0o700 }).catch((error) => {
-    throw new ShallotError('directory-unwritable', `${path} cannot be made: ${messageOf(error)}`, {
-      kind: 'host',
-      retry: 'never',
-      cause: error,
-    })
-  })
+  await makeDirectory(path)
   const names = await readdir(path)
   if (names.length > 0 && !names.includes(MARK_FILE)) {
     const message = `${path} is not empty and holds no earlier testnet; give --dir a directory that is new or empty`

@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { type NodeId, ShallotError } from '../../base/index.ts'
@@ -16,7 +16,7 @@ import {
   networkToml,
   type Overrides,
 } from '../../node/index.ts'
-import { createFile, PRIVATE_DIR_MODE } from '../../store/index.ts'
+import { createFile, makeDirectory } from '../../store/index.ts'
 import { systemSuite } from '../system-suite.ts'
 
 export interface TestnetSize {
@@ -105,7 +105,7 @@ async function writeNode(
   overrides: Overrides,
 ): Promise<Pick<PlannedNode, 'name' | 'roles' | 'dir' | 'config'>> {
   const own = join(dir, name)
-  await mkdir(join(own, 'keys'), { recursive: true, mode: PRIVATE_DIR_MODE })
+  await makeDirectory(join(own, 'keys'))
   const config = join(own, CONFIG_FILE)
   await createFile(config, briefToml(configSchema, overrides, `Node ${name} of a testnet.`))
   return { name, roles, dir: own, config }

@@ -1,0 +1,137 @@
+import type { NodeId } from '../../src/base/index.ts'
+import type { ServingRole } from '../../src/directory/index.ts'
+import type { CircuitFacts, NodeControl, NodeEvent, NodeStatus, RelayFacts, RoleCounts, StreamFacts } from '../../src/node/index.ts'
+
+export const fakeIds = [
+  '12D3KooWGuardGuardGuardGuardGuardGuardGuardGuardGuard1',
+  '12D3KooWMiddleMiddleMiddleMiddleMiddleMiddleMiddle22',
+  '12D3KooWExitExitExitExitExitExitExitExitExitExitEx33',
+] as NodeId[]
+
+const counts: RoleCounts = { total: 6, guard: 4, middle: 6, exit: 2, relay: 0, bootstrap: 1 }
+
+export const fakeStatus: NodeStatus = {
+  id: '12D3KooWClientClientClientClientClientClientClientCl4' as NodeId,
+  roles: ['client'],
+  version: '0.1.0',
+  pid: process.pid,
+  startedAt: 1_700_000_000_000,
+  uptimeMs: 200_000,
+  ready: true,
+  crypto: { name: 'native', description: 'sodium-native 5.1.0, OpenSSL 3.5.8' },
+  network: { name: 'testnet', changes: [{ key: 'work.bits', value: 10, default: 24, help: 'Leading zero bits' }], bootstrap: [] },
+  listening: [],
+  socks: '127.0.0.1:9250',
+  http: '127.0.0.1:9280',
+  control: null,
+  view: { known: counts, eligible: counts, syncedAt: null },
+  guards: [{ id: fakeIds[0]!, rank: 0, state: 'primary', confirmed: true, circuitsBuilt: 5, circuitsFailed: 0 }],
+  client: {
+    circuitsOpen: 3,
+    circuitsBuilding: 0,
+    circuitsBuilt: 5,
+    circuitsFailed: 0,
+    streamsOpen: 1,
+    streamsOpened: 9,
+    streamsFailed: 0,
+    bytesSent: 1234,
+    bytesReceived: 5_678_901,
+  },
+  relaying: null,
+  memory: { rssBytes: 90_000_000, heapBytes: 20_000_000, externalBytes: 5_000_000 },
+  links: 1,
+  warnings: [{ code: 'guard-suspicious', message: 'the guard fails often', since: 0 }],
+}
+
+export const fakeCircuit: CircuitFacts = {
+  id: 7,
+  state: 'open',
+  purpose: 'streams',
+  path: (['guard', 'middle', 'exit'] as const).map((position, i) => ({
+    id: fakeIds[i]!,
+    position,
+    address: `127.${i + 1}.0.1:4460`,
+    established: true,
+  })),
+  createdAt: Date.now() - 65_000,
+  buildMs: 12.5,
+  firstUsedAt: null,
+  rttMs: 3.4,
+  streams: 1,
+  closed: null,
+  why: [{ position: 'guard', reasons: ['first primary guard'] }],
+}
+
+export const fakeStream: StreamFacts = {
+  id: 3,
+  kind: 'stream',
+  target: 'example.com:443',
+  circuit: 7,
+  state: 'open',
+  openedAt: Date.now() - 1000,
+  bytesSent: 100,
+  bytesReceived: 20_000,
+}
+
+export const fakeRelay: RelayFacts = {
+  id: fakeIds[2]!,
+  roles: ['middle', 'exit'],
+  addresses: ['/ip4/127.3.0.1/tcp/4460'],
+  eligible: false,
+  notEligible: ['known for too short a time'],
+  bandwidth: 1_000_000,
+  weight: 500_000,
+  firstSeenAt: Date.now() - 90_000,
+  publishedAt: 0,
+  expiresAt: 0,
+  software: 'shallot 0.1.0',
+  exitPorts: '1-65535',
+  family: [],
+}
+
+/** A node that only remembers what it was asked. */
+export class FakeNode implements NodeControl {
+  readonly id = fakeStatus.id
+  readonly asked: string[] = []
+  readonly #listeners = new Set<(event: NodeEvent) => void>()
+  readonly #stopped = Promise.withResolvers<Error | null>()
+  readonly stopped = this.#stopped.promise
+  /** Thrown by newCircuit when set. */
+  failure: Error | null = null
+
+  get listeners(): number {
+    return this.#listeners.size
+  }
+
+  status(): NodeStatus {
+    return fakeStatus
+  }
+  circuits(why: boolean): readonly CircuitFacts[] {
+    this.asked.push(`circuits ${why}`)
+    return [{ ...fakeCircuit, why: why ? fakeCircuit.why : null }]
+  }
+  relays(role?: ServingRole): readonly RelayFacts[] {
+    this.asked.push(`relays ${role}`)
+    return [fakeRelay]
+  }
+  streams(): readonly StreamFacts[] {
+    return [fakeStream]
+  }
+  async newCircuit(): Promise<CircuitFacts> {
+    if (this.failure) throw this.failure
+    this.asked.push('newCircuit')
+    return fakeCircuit
+  }
+  async ready(): Promise<void> {}
+  subscribe(listener: (event: NodeEvent) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+  emit(event: NodeEvent): void {
+    for (const listener of this.#listeners) listener(event)
+  }
+  async stop(): Promise<void> {
+    this.asked.push('stop')
+    this.#stopped.resolve(null)
+  }
+}

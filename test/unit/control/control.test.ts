@@ -1,0 +1,203 @@
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { readFileSync, statSync } from 'node:fs'
+import { request } from 'node:http'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { ShallotError, silentLogger } from '../../../src/base/index.ts'
+import { ControlClient, type ControlServer, runningNodes, startControl } from '../../../src/control/index.ts'
+import { FakeNode, fakeCircuit, fakeStatus } from '../../support/fake-node.ts'
+import { temporaryFolder } from '../../support/processes.ts'
+
+let folder: { path: string; remove(): void }
+let node: FakeNode
+let server: ControlServer
+let runtimeDir: string | undefined
+beforeEach(async () => {
+  folder = temporaryFolder('control')
+  runtimeDir = process.env.XDG_RUNTIME_DIR
+  process.env.XDG_RUNTIME_DIR = folder.path
+  node = new FakeNode()
+  server = await start('127.0.0.1:0')
+})
+afterEach(async () => {
+  await server.close()
+  if (runtimeDir === undefined) delete process.env.XDG_RUNTIME_DIR
+  else process.env.XDG_RUNTIME_DIR = runtimeDir
+  folder.remove()
+})
+
+function start(listen: string): Promise<ControlServer> {
+  return startControl(node, {
+    config: { enabled: true, listen },
+    dir: folder.path,
+    logger: silentLogger,
+    random: (length) => new Uint8Array(randomBytes(length)),
+  })
+}
+const token = (): string => readFileSync(join(folder.path, 'control-token'), 'utf8').trim()
+const client = (): ControlClient => new ControlClient(server.address, join(folder.path, 'control-token'))
+
+interface Answer {
+  readonly status: number
+  readonly headers: Record<string, unknown>
+  readonly body: { error?: { code: string; message: string } } & Record<string, unknown>
+}
+
+function ask(method: string, path: string, headers: Record<string, string> = {}, body = ''): Promise<Answer> {
+  const [host, port] = server.address.split(':')
+  return new Promise((done, fail) => {
+    const asked = request(
+      { host, port, method, path, agent: false, headers: { authorization: `Bearer ${token()}`, ...headers } },
+      async (response) => {
+        let text = ''
+        for await (const chunk of response) text += chunk
+        done({ status: response.statusCode!, headers: response.headers, body: JSON.parse(text) })
+      },
+    )
+    asked.on('error', fail).end(body)
+  })
+}
+
+describe('a client of the control API', () => {
+  test('gets what the node says, and the address that it asked', async () => {
+    expect(await client().status()).toEqual({ ...fakeStatus, control: server.address })
+    expect((await client().circuits(false))[0]!.why).toBeNull()
+    expect((await client().circuits(true))[0]!.why).toHaveLength(1)
+    expect((await client().relays('exit'))[0]!.roles).toContain('exit')
+    expect((await client().streams())[0]!.target).toBe('example.com:443')
+    expect((await client().newCircuit()).id).toBe(7)
+    expect(node.asked).toEqual(['circuits false', 'circuits true', 'relays exit', 'newCircuit'])
+  })
+
+  test('stops the node, and is answered before', async () => {
+    expect(await client().shutdown()).toEqual({ stopping: true })
+    await node.stopped
+  })
+
+  test("sees the node's typed failures by their code", async () => {
+    node.failure = new ShallotError('no-circuit', 'none could be built', { kind: 'relay', retry: 'later' })
+    await expect(client().newCircuit()).rejects.toMatchObject({ code: 'no-circuit', message: 'none could be built' })
+  })
+
+  test('is not told of our mistakes', async () => {
+    node.failure = new Error('secret detail')
+    const answer = await ask('POST', '/v1/new-circuit')
+    expect(answer.status).toBe(500)
+    expect(JSON.stringify(answer.body)).not.toContain('secret detail')
+  })
+
+  test('reads events as they happen, until the node stops', async () => {
+    const seen: string[] = []
+    const reading = (async () => {
+      for await (const event of client().events(AbortSignal.timeout(10_000))) {
+        seen.push(event.type)
+        if (event.type === 'stopping') return
+      }
+    })()
+    await waitUntil(() => node.listeners > 0)
+    const timer = setInterval(() => {
+      node.emit({ type: 'circuit-open', at: 1, circuit: fakeCircuit })
+      node.emit({ type: 'stopping', at: 2 })
+    }, 20)
+    await reading
+    clearInterval(timer)
+    expect(seen).toEqual(['circuit-open', 'stopping'])
+  })
+
+  test('is told when no node runs there', async () => {
+    const gone = client()
+    await server.close()
+    await expect(gone.status()).rejects.toMatchObject({ code: 'node-not-running' })
+    server = await start('127.0.0.1:0')
+  })
+})
+
+describe('the control API refuses', () => {
+  test.each<[string, string, string, Record<string, string>, number, string]>([
+    ['no token', 'GET', '/v1/status', { authorization: '' }, 401, 'token-required'],
+    ['a wrong token', 'GET', '/v1/status', { authorization: `Bearer ${'x'.repeat(43)}` }, 401, 'token-required'],
+    ['another scheme', 'GET', '/v1/status', { authorization: 'Basic eDp5' }, 401, 'token-required'],
+    ['a rebound name', 'GET', '/v1/status', { host: 'evil.example' }, 403, 'host-refused'],
+    ['a web page, even with the token', 'GET', '/v1/status', { origin: 'http://evil.example' }, 403, 'origin-refused'],
+    ['an unknown route', 'GET', '/v1/secrets', {}, 404, 'unknown-route'],
+    ['a wrong method', 'POST', '/v1/status', {}, 405, 'wrong-method'],
+    ['a GET that would change something', 'GET', '/v1/shutdown', {}, 405, 'wrong-method'],
+    ['an unknown parameter', 'GET', '/v1/status?x=1', {}, 400, 'unknown-parameter'],
+    ['a wrong flag', 'GET', '/v1/circuits?why=yes', {}, 400, 'bad-parameter'],
+    ['a role that is none', 'GET', '/v1/relays?role=client', {}, 400, 'bad-parameter'],
+    ['a path that climbs', 'GET', '/v1/../../etc/passwd', {}, 404, 'unknown-route'],
+  ])('%s', async (_, method, path, headers, status, code) => {
+    const answer = await ask(method, path, headers)
+    expect(answer.status).toBe(status)
+    expect(answer.body.error?.code).toBe(code)
+    expect(node.asked).toEqual([])
+  })
+
+  test('a body that is too long', async () => {
+    expect((await ask('POST', '/v1/new-circuit', {}, 'x'.repeat(2000))).status).toBe(413)
+    expect(node.asked).toEqual([])
+  })
+
+  test('a wrong method with the right ones', async () => {
+    expect((await ask('DELETE', '/v1/status')).headers.allow).toBe('GET')
+  })
+
+  test('what is not HTTP, and lives on', async () => {
+    const [host, port] = server.address.split(':')
+    const socket = connect(Number(port), host)
+    socket.on('error', () => {}).resume()
+    socket.write('\x00\x01garbage\r\n\r\n')
+    await once(socket, 'close')
+    expect((await ask('GET', '/v1/status')).status).toBe(200)
+  })
+})
+
+describe('the control API', () => {
+  test('keeps its token private and takes it away at the end', async () => {
+    expect(statSync(join(folder.path, 'control-token')).mode & 0o777).toBe(0o600)
+    const before = token()
+    await server.close()
+    expect(() => token()).toThrow()
+    server = await start('127.0.0.1:0')
+    expect(token()).not.toBe(before)
+  })
+
+  test('can be a private socket', async () => {
+    await server.close()
+    server = await start('unix:control.sock')
+    expect(server.address).toBe(join(folder.path, 'control.sock'))
+    expect(statSync(server.address).mode & 0o777).toBe(0o600)
+    expect((await client().status()).id).toBe(node.id)
+  })
+
+  test('takes over a socket that a dead node left', async () => {
+    const second = await start('unix:left.sock')
+    await second.close()
+    const third = await start('unix:left.sock')
+    await third.close()
+  })
+
+  test('says which port is in use, and which socket path is too long', async () => {
+    await expect(start(server.address)).rejects.toMatchObject({ code: 'address-in-use', message: expect.stringContaining(server.address) })
+    await expect(start(`unix:${'x'.repeat(120)}`)).rejects.toMatchObject({ code: 'socket-path-too-long' })
+  })
+
+  test('is found by other programs of this user while it runs', async () => {
+    expect(await runningNodes()).toMatchObject([{ address: server.address, dir: folder.path, pid: process.pid, roles: ['client'] }])
+    await server.close()
+    expect(await runningNodes()).toEqual([])
+    server = await start('127.0.0.1:0')
+  })
+
+  test('lets the node go when it closes', async () => {
+    await server.close()
+    expect(node.listeners).toBe(0)
+    server = await start('127.0.0.1:0')
+  })
+})
+
+async function waitUntil(condition: () => boolean): Promise<void> {
+  for (let i = 0; i < 200 && !condition(); i++) await new Promise((done) => setTimeout(done, 10))
+}
