@@ -1,4 +1,4 @@
-import { nodeIdFromKey, SeededRandom } from '../../../src/base/index.ts'
+import { nodeIdFromKey, type SeededRandom } from '../../../src/base/index.ts'
 import { nativeSuite } from '../../../src/crypto/index.ts'
 import {
   type DescriptorFields,
@@ -51,6 +51,11 @@ export function testFields(relay: TestRelay, rules: NetworkRules, now: number, c
   }
 }
 
-export function testDescriptor(relay: TestRelay, rules: NetworkRules, now: number, changes: Partial<DescriptorFields> = {}): SignedDescriptor {
+export function testDescriptor(
+  relay: TestRelay,
+  rules: NetworkRules,
+  now: number,
+  changes: Partial<DescriptorFields> = {},
+): SignedDescriptor {
   return signDescriptor(suite, relay.seed, testFields(relay, rules, now, changes))
 }

@@ -1,0 +1,145 @@
+import { describe, expect, test } from 'vitest'
+import { MalformedError, nodeKey, SeededRandom } from '../../../src/base/index.ts'
+import {
+  DESCRIPTOR_BYTES_MAX,
+  decodeDescriptor,
+  formatRelayAddress,
+  openDescriptor,
+  parseBootstrapAddress,
+  parseRelayAddress,
+  signDescriptor,
+} from '../../../src/directory/index.ts'
+import { quickRules, START, suite, testDescriptor, testFields, testRelay } from './support.ts'
+
+const random = new SeededRandom(20)
+const relay = testRelay(random)
+const ids = Array.from({ length: 32 }, () => testRelay(random).id)
+
+describe('a descriptor', () => {
+  test('comes back as it was signed', () => {
+    const fields = testFields(relay, quickRules, START, {
+      sequence: 77,
+      addresses: ['/ip4/127.3.0.1/tcp/443', '/ip4/127.3.0.1/tcp/443/tls', '/ip6/2001:db8::1/tcp/9001'],
+      roles: ['guard', 'exit', 'bootstrap'],
+      exitPolicy: {
+        ipv4: [
+          { from: 1, to: 24 },
+          { from: 26, to: 65_535 },
+        ],
+        ipv6: [],
+      },
+      family: [...ids].sort((a, b) => Buffer.compare(nodeKey(a), nodeKey(b))),
+      protocols: { circuit: [1, 3], link: [1] },
+    })
+    const signed = signDescriptor(suite, relay.seed, fields)
+    expect(signed.descriptor).toEqual({ ...fields, id: relay.id })
+    const opened = openDescriptor(suite, signed.bytes)
+    expect(opened.descriptor).toEqual(signed.descriptor)
+    expect(opened.digest).toEqual(suite.sha256(signed.bytes))
+  })
+
+  test('behind NAT relays needs no address of its own', () => {
+    const signed = testDescriptor(relay, quickRules, START, { addresses: [], reach: { kind: 'relayed', via: [ids[0]!] } })
+    expect(openDescriptor(suite, signed.bytes).descriptor.reach).toEqual({ kind: 'relayed', via: [ids[0]] })
+  })
+
+  test('fits into its largest size with every list full', () => {
+    const ranges = Array.from({ length: 64 }, (_, i) => ({ from: i * 10 + 1, to: i * 10 + 5 }))
+    const signed = testDescriptor(relay, quickRules, START, {
+      addresses: [1, 2, 3, 4].flatMap((port) => [`/ip6/2001:db8::1/tcp/${port}`, `/ip6/2001:db8::1/tcp/${port}/tls`]),
+      family: ids,
+      reach: { kind: 'relayed', via: ids.slice(0, 4) },
+      roles: ['exit'],
+      exitPolicy: { ipv4: ranges, ipv6: ranges },
+      software: 'x'.repeat(32),
+    })
+    expect(signed.bytes.length).toBeLessThan(DESCRIPTOR_BYTES_MAX)
+  })
+
+  test('does not keep the buffer it was read from', () => {
+    const buffer = new Uint8Array(10_000)
+    const { bytes } = testDescriptor(relay, quickRules, START)
+    buffer.set(bytes, 100)
+    const opened = openDescriptor(suite, buffer.subarray(100, 100 + bytes.length))
+    buffer.fill(0)
+    expect(opened.bytes).toEqual(bytes)
+    expect(opened.descriptor.onionKey.x25519).toEqual(new Uint8Array(32).fill(7))
+  })
+
+  test('is refused with any one bit changed, any byte left out or added', () => {
+    const { bytes } = testDescriptor(relay, quickRules, START)
+    for (let bit = 0; bit < bytes.length * 8; bit += 3) {
+      const changed = bytes.slice()
+      changed[bit >> 3]! ^= 1 << (bit & 7)
+      expect(() => openDescriptor(suite, changed), `bit ${bit}`).toThrow(MalformedError)
+    }
+    for (let length = 0; length < bytes.length; length += 7)
+      expect(() => openDescriptor(suite, bytes.subarray(0, length))).toThrow(MalformedError)
+    expect(() => openDescriptor(suite, Buffer.concat([bytes, Uint8Array.of(0)]))).toThrow(MalformedError)
+    expect(() => openDescriptor(suite, new Uint8Array(DESCRIPTOR_BYTES_MAX + 1))).toThrow(MalformedError)
+  })
+
+  test('names the identity that signed it, whoever sends it', () => {
+    const other = testRelay(random)
+    const { bytes } = testDescriptor(relay, quickRules, START)
+    const forged = bytes.slice()
+    forged.set(nodeKey(other.id), 6)
+    expect(decodeDescriptor(forged).descriptor.id).toBe(other.id)
+    expect(() => openDescriptor(suite, forged)).toThrow('signature is wrong')
+  })
+
+  test.each([
+    ['two IPv4 addresses', { addresses: ['/ip4/127.3.0.1/tcp/1', '/ip4/127.3.0.2/tcp/1'] }, 'two IPv4 addresses'],
+    ['an address twice', { addresses: ['/ip4/127.3.0.1/tcp/1', '/ip4/127.3.0.1/tcp/1'] }, 'twice'],
+    ['no address', { addresses: [] }, 'no address'],
+    [
+      'touching port ranges',
+      {
+        roles: ['exit' as const],
+        exitPolicy: {
+          ipv4: [
+            { from: 1, to: 2 },
+            { from: 3, to: 4 },
+          ],
+          ipv6: [],
+        },
+      },
+      'ordered',
+    ],
+    ['port 0', { roles: ['exit' as const], exitPolicy: { ipv4: [{ from: 0, to: 2 }], ipv6: [] } }, 'ordered'],
+    ['no role', { roles: [] }, 'no role'],
+    ['an expiry before publication', { expiresAt: START }, 'expires'],
+    ['strange software', { software: 'shallot\n' }, 'software'],
+  ])('with %s is refused', (_, changes, problem) => {
+    expect(() => testDescriptor(relay, quickRules, START, changes)).toThrow(problem)
+  })
+})
+
+describe('an address', () => {
+  test.each(['/ip4/192.0.2.1/tcp/1', '/ip6/2001:db8::1/tcp/65535/tls'])('%s is read and written', (text) => {
+    expect(formatRelayAddress(parseRelayAddress(text))).toBe(text)
+  })
+
+  test.each([
+    '/dns4/example.org/tcp/1',
+    '/ip4/192.0.2.1/tcp/0',
+    '/ip4/192.0.2.1/tcp/01',
+    '/ip4/192.0.2.1/tcp/65536',
+    '/ip4/192.0.2.1/udp/1',
+    '/ip4/192.0.2.1/tcp/1/ws',
+    '/ip4/192.0.2.1/tcp/1/tls/',
+    '/ip4/::1/tcp/1',
+    '/ip6/::ffff:192.0.2.1/tcp/1',
+    '/ip6/2001:0db8::1/tcp/1',
+    '',
+  ])('%s is refused', (text) => {
+    expect(() => parseRelayAddress(text)).toThrow(MalformedError)
+  })
+
+  test('of a bootstrap node ends in its identity', () => {
+    expect(parseBootstrapAddress(`/ip4/192.0.2.1/tcp/4001/p2p/${relay.id}`)).toEqual({ id: relay.id, address: '/ip4/192.0.2.1/tcp/4001' })
+    for (const text of ['/ip4/192.0.2.1/tcp/4001', '/ip4/192.0.2.1/tcp/4001/p2p/Qm', `/dns4/a.example/tcp/4001/p2p/${relay.id}`]) {
+      expect(() => parseBootstrapAddress(text)).toThrow(MalformedError)
+    }
+  })
+})
