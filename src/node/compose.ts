@@ -29,6 +29,7 @@ import { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Ide
 import type { NodeEvent } from './node-control.ts'
 import { type Module, modulesOf } from './roles.ts'
 import { type ClientParts, RunningNode, type ServingParts } from './running-node.ts'
+import type { StartOptions } from './start.ts'
 import { VERSION } from './version.ts'
 import { Warnings } from './warnings.ts'
 
@@ -42,12 +43,6 @@ const KEY_CHECK_MS = 60_000
 const PRIVATE_NETWORKS = ['127.0.0.0/8', '::1/128', '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7']
 /** The versions this program speaks. */
 const PROTOCOLS = { circuit: [1], link: [1] }
-
-export interface StartOptions {
-  readonly logger: Logger
-  /** Aborts the start. A started node is stopped by its `stop`. */
-  readonly signal?: AbortSignal
-}
 
 /** What is needed before any part, and how each part is stopped. */
 interface Ground {
@@ -101,6 +96,8 @@ export async function startNode(config: NodeConfig, options: StartOptions): Prom
       stops,
     }
     const node = await startParts(ground, listeners, options.signal)
+    options.signal.addEventListener('abort', () => void node.stop(), { once: true })
+    if (options.signal.aborted) await node.stop()
     logger.info('node started', { roles: config.node.roles.join(' '), network: config.network.name })
     return node
   } catch (error) {
@@ -109,11 +106,7 @@ export async function startNode(config: NodeConfig, options: StartOptions): Prom
   }
 }
 
-async function startParts(
-  ground: Ground,
-  listeners: Set<(event: NodeEvent) => void>,
-  signal: AbortSignal | undefined,
-): Promise<RunningNode> {
+async function startParts(ground: Ground, listeners: Set<(event: NodeEvent) => void>, signal: AbortSignal): Promise<RunningNode> {
   const { config, modules, clocks, stops, view, identity } = ground
   const serves = modules.has('listening')
   let poolEvent: (event: PoolEvent) => void = () => {}
@@ -132,7 +125,7 @@ async function startParts(
     }>,
   })
   stops.push(() => host.stop())
-  signal?.throwIfAborted()
+  signal.throwIfAborted()
 
   const keyring = serves ? await loadKeyring(ground) : null
   const serving = keyring && modules.has('relaying') ? startServing(ground, host, keyring) : null
