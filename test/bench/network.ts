@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { CircuitFacts } from '../../src/node/node-control.ts'
 import { certificateAuthority } from '../support/certificates.ts'
@@ -45,7 +44,7 @@ export async function meshNetwork(options: TestnetOptions): Promise<Network & { 
 
 /** The control API of a testnet's client. */
 export function controlOf(testnet: Testnet): Control {
-  return new Control(testnet.ready.control, readFileSync(join(testnet.dir, 'client', 'control.token'), 'utf8').trim())
+  return new Control(testnet.ready.control, testnet.client.dir)
 }
 
 /** The circuit that a SOCKS user's streams take now: opens one to an address that accepts connections, and looks. */
@@ -68,6 +67,7 @@ export interface ChainOptions {
   /** Addresses of guard, middle and exit that their neighbours dial, when something stands before them. */
   readonly listen?: readonly [string, string, string]
   readonly dialled?: readonly [string, string, string]
+  readonly wrapper?: readonly string[]
 }
 
 /** A SOCKS front and three TLS proxies, each a process. */
@@ -77,7 +77,10 @@ export async function chainNetwork(options: ChainOptions = {}): Promise<Network>
   const file = join(import.meta.dirname, 'tls-chain.ts')
   const programs: Program[] = []
   const start = async (role: string, listen: string, next?: string): Promise<string> => {
-    const program = Program.node(file, [role, listen, ...(next ? [next] : [])], { env: { CHAIN_CERT: certificate, CHAIN_KEY: key } })
+    const program = Program.node(file, [role, listen, ...(next ? [next] : [])], {
+      env: { CHAIN_CERT: certificate, CHAIN_KEY: key },
+      wrapper: options.wrapper,
+    })
     programs.unshift(program)
     return (await program.waitFor(/^\S+:\d+$/m, 15_000))[0]
   }

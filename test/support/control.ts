@@ -1,19 +1,18 @@
 import { readFileSync } from 'node:fs'
+import { request } from 'node:http'
+import { join } from 'node:path'
 import type { CircuitFacts, NodeStatus, RelayFacts, StreamFacts } from '../../src/node/node-control.ts'
+import { splitAddress } from './socks-client.ts'
 
 /** A plain client of the control API, written apart from the project's own so that the tests see what any program would. */
 export class Control {
-  readonly #base: string
+  readonly #address: string
   readonly #token: string
 
-  /** @param address "ADDRESS:PORT" */
-  constructor(address: string, token: string) {
-    this.#base = `http://${address}`
-    this.#token = token
-  }
-
-  static withTokenFile(address: string, file: string): Control {
-    return new Control(address, readFileSync(file, 'utf8').trim())
+  /** @param address "ADDRESS:PORT" or the path of a unix socket, @param dir the node's directory, which holds the token */
+  constructor(address: string, dir: string) {
+    this.#address = address
+    this.#token = readFileSync(join(dir, 'control.token'), 'utf8').trim()
   }
 
   status(): Promise<NodeStatus> {
@@ -21,15 +20,15 @@ export class Control {
   }
 
   circuits(): Promise<readonly CircuitFacts[]> {
-    return this.list('/v1/circuits')
+    return this.ask('GET', '/v1/circuits')
   }
 
   relays(): Promise<readonly RelayFacts[]> {
-    return this.list('/v1/relays')
+    return this.ask('GET', '/v1/relays')
   }
 
   streams(): Promise<readonly StreamFacts[]> {
-    return this.list('/v1/streams')
+    return this.ask('GET', '/v1/streams')
   }
 
   newCircuit(): Promise<CircuitFacts> {
@@ -37,14 +36,22 @@ export class Control {
   }
 
   async ask<T>(method: 'GET' | 'POST', path: string): Promise<T> {
-    const answer = await fetch(this.#base + path, { method, headers: { authorization: `Bearer ${this.#token}` } })
-    const text = await answer.text()
-    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text.slice(0, 500)}`)
+    const [host, port] = splitAddress(this.#address)
+    const unix = this.#address.startsWith('/')
+    const where = unix ? { socketPath: this.#address } : { host, port }
+    const headers = { host: unix ? 'localhost' : this.#address, authorization: `Bearer ${this.#token}` }
+    const { status, text } = await new Promise<{ status: number; text: string }>((resolve, reject) => {
+      const asked = request({ ...where, method, path, headers, agent: false, timeout: 60_000 }, (answer) => {
+        let text = ''
+        answer.setEncoding('utf8').on('data', (piece: string) => {
+          text += piece
+        })
+        answer.on('end', () => resolve({ status: answer.statusCode ?? 0, text })).on('error', reject)
+      })
+      asked.on('error', reject).on('timeout', () => asked.destroy(new Error('the control API does not answer')))
+      asked.end()
+    })
+    if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text.slice(0, 500)}`)
     return JSON.parse(text) as T
-  }
-
-  private async list<T>(path: string): Promise<readonly T[]> {
-    const body = await this.ask<readonly T[] | Record<string, readonly T[]>>('GET', path)
-    return Array.isArray(body) ? body : Object.values(body as Record<string, readonly T[]>)[0]!
   }
 }

@@ -1,5 +1,5 @@
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -10,6 +10,9 @@ export const projectRoot = join(dirname(fileURLToPath(import.meta.url)), '..', '
 
 /** How much of a program's output is kept for a failure's message, in characters. */
 const keptOutputChars = 200_000
+
+/** How long after a program's end its outputs may stay open. */
+const outputGraceMs = 500
 
 export interface Exit {
   readonly code: number | null
@@ -63,6 +66,7 @@ export class Program {
     running.add(this)
     this.exited = new Promise((resolve) => {
       const ended = (exit: Exit): void => {
+        if (this.#exit) return
         this.#exit = exit
         running.delete(this)
         resolve(exit)
@@ -72,6 +76,8 @@ export class Program {
         this.#all += `${error.message}\n`
         if (this.pid === 0) ended({ code: 127, signal: null })
       })
+      // 'close' waits for the outputs, which a grandchild may hold open: it gets a moment for what is still in the pipes.
+      this.#child.once('exit', (code, signal) => setTimeout(() => ended({ code, signal }), outputGraceMs).unref())
       this.#child.once('close', (code, signal) => ended({ code, signal }))
     })
     this.#child.stdout!.setEncoding('utf8').on('data', (text: string) => {
@@ -259,9 +265,13 @@ export interface TestnetNode {
   readonly roles: readonly string[]
   readonly address: string | null
   readonly pid: number
+  /** Such as relay1, exit1, bootstrap, client. */
+  readonly name: string
+  readonly dir: string
 }
 
 export interface TestnetOptions {
+  /** Relays in all, exits included. */
   readonly relays?: number
   readonly exits?: number
   /** Default true: an OS process for every node. */
@@ -330,7 +340,7 @@ export class Testnet {
 export async function startTestnet(options: TestnetOptions = {}): Promise<Testnet> {
   const temporary = options.dir === undefined ? temporaryFolder('testnet') : null
   const dir = options.dir ?? temporary!.path
-  const args = ['testnet', '--json', '--dir', dir, '--relays', String(options.relays ?? 4), '--exits', String(options.exits ?? 2)]
+  const args = ['testnet', '--json', '--dir', dir, '--relays', String(options.relays ?? 6), '--exits', String(options.exits ?? 2)]
   // Addresses with port 0, so that testnets of several test files never meet.
   args.push('--socks', '127.0.0.1:0', '--http', '127.0.0.1:0', '--control', '127.0.0.1:0')
   if (options.processes ?? true) args.push('--processes')
@@ -344,6 +354,61 @@ export async function startTestnet(options: TestnetOptions = {}): Promise<Testne
     program.killNow()
     for (const pid of children) if (isOurs(pid)) killPid(pid, 'SIGKILL')
     temporary?.remove()
+    throw error
+  }
+}
+
+/** What `shallot run --json` prints when the node does what its roles say. */
+export interface RunLine {
+  readonly ready: true
+  readonly id: string
+  readonly pid: number
+  readonly socks: string | null
+  readonly http: string | null
+  readonly control: string | null
+}
+
+/** A node of its own, started by `shallot run`. */
+export class ExtraNode {
+  readonly program: Program
+  readonly ready: RunLine
+  readonly dir: string
+  /** The node itself: `program` may be a tracer around it. */
+  readonly pid: number
+
+  constructor(program: Program, ready: RunLine, dir: string) {
+    this.program = program
+    this.ready = ready
+    this.dir = dir
+    this.pid = ready.pid
+  }
+
+  /** Signals the node, not its tracer, and waits until both have ended. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Exit> {
+    killPid(this.pid, signal)
+    return this.program.waitForExit(20_000)
+  }
+}
+
+/** The configuration of one more client of a testnet; every port is a free one. */
+export function writeClientConfig(testnet: Pick<Testnet, 'dir'>, dir: string): string {
+  mkdirSync(dir, { recursive: true, mode: 0o700 })
+  const file = join(dir, 'shallot.toml')
+  const lines = ['[node]', 'roles = ["client"]', `network = ${JSON.stringify(join(testnet.dir, 'network.toml'))}`]
+  lines.push('[socks]', 'listen = ["127.0.0.1:0"]', '[http]', 'listen = ["127.0.0.1:0"]', '[control]', 'listen = "127.0.0.1:0"')
+  writeFileSync(file, `${lines.join('\n')}\n`)
+  return file
+}
+
+/** Runs a node by its configuration file and waits until it is ready. On failure nothing of it stays. */
+export async function startNode(config: string, options: StartOptions & { readonly readyWithinMs?: number } = {}): Promise<ExtraNode> {
+  const program = startShallot(['run', '--json', '--config', config], options)
+  try {
+    const [line] = await program.waitFor(/^\{"ready":true.*\}$/m, options.readyWithinMs ?? 60_000)
+    return new ExtraNode(program, JSON.parse(line) as RunLine, dirname(config))
+  } catch (error) {
+    for (const pid of descendantsOf(program.pid)) killPid(pid, 'SIGKILL')
+    program.killNow()
     throw error
   }
 }
