@@ -1,8 +1,8 @@
 import type { NodeId } from '../base/index.ts'
 import type { NetworkRules } from './rules.ts'
 
-/** A relay is set aside at this many recent failures. */
-export const FAILURES_MAX = 3
+/** A relay is set aside when its recent failures count more than this: at the third within a few minutes. */
+export const FAILURES_MAX = 2.5
 /** A failure counts half after this time. */
 export const FAILURE_HALF_LIFE_MS = 10 * 60_000
 /** A relay that was set aside is tried again when its count has decayed to this. */
@@ -34,7 +34,7 @@ export class Standings {
   fail(id: NodeId, now: number): boolean {
     const standing = this.#touch(id, now)
     standing.failures += 1
-    if (standing.failures < FAILURES_MAX || standing.setAsideUntil > now) return false
+    if (standing.failures <= FAILURES_MAX || standing.setAsideUntil > now) return false
     standing.setAsideUntil = now + FAILURE_HALF_LIFE_MS * Math.log2(standing.failures / FORGIVEN)
     return true
   }
