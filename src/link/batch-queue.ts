@@ -2,7 +2,9 @@ import { CELL_BYTES, type CellBatch, subBatch } from '../onion/index.ts'
 import type { ByteMeter } from './byte-meter.ts'
 
 interface Entry {
+  /** What is left of `whole`. */
   batch: CellBatch
+  readonly whole: CellBatch
   readonly at: number
 }
 
@@ -15,6 +17,7 @@ export class BatchQueue {
   #entries: Entry[] | null = null
   #head = 0
   #cells = 0
+  #finished: CellBatch | null = null
 
   constructor(meter: ByteMeter) {
     this.#meter = meter
@@ -22,6 +25,11 @@ export class BatchQueue {
 
   get cells(): number {
     return this.#cells
+  }
+
+  /** The batch as it was pushed, when the last `take` took the end of it; else null. */
+  get finished(): CellBatch | null {
+    return this.#finished
   }
 
   get bytes(): number {
@@ -36,7 +44,7 @@ export class BatchQueue {
   push(batch: CellBatch, now: number): void {
     if (batch.count === 0) return
     this.#entries ??= []
-    this.#entries.push({ batch, at: now })
+    this.#entries.push({ batch, whole: batch, at: now })
     this.#cells += batch.count
     this.#meter.add(batch.count * CELL_BYTES)
   }
@@ -46,7 +54,9 @@ export class BatchQueue {
     if (this.#cells === 0 || most <= 0) return null
     const entry = this.#entries![this.#head]!
     const batch = entry.batch
+    this.#finished = null
     if (batch.count <= most) {
+      this.#finished = entry.whole
       this.#dropHead()
       this.#charge(batch.count)
       return batch
@@ -60,6 +70,7 @@ export class BatchQueue {
     if (this.#cells > 0) this.#meter.add(-this.bytes)
     this.#cells = 0
     this.#entries = null
+    this.#finished = null
     this.#head = 0
   }
 

@@ -28,7 +28,7 @@ export const GoAwayReason = { idle: 0, stopping: 1, violation: 2, limit: 3 } as 
 export interface FrameSink {
   /** A CELLS frame begins; its bytes follow by `cellBytes`. */
   cellsFrame(channel: number, count: number): void
-  /** The next bytes of the CELLS frame, `[from, to)` of a chunk; borrowed until the frame's cells have been copied out. */
+  /** The next bytes of the CELLS frame, `[from, to)` of a chunk; borrowed for the call. */
   cellBytes(chunk: Uint8Array, from: number, to: number): void
   /** The bytes of the CELLS frame are complete. */
   cellsDone(): void

@@ -1,5 +1,6 @@
 import { MalformedError, type NodeId } from '../base/index.ts'
 import { CELL_BYTES, type CellBatch, type ChannelEnd, subBatch } from '../onion/index.ts'
+import type { BatchPool } from './batch-pool.ts'
 import type { ByteMeter } from './byte-meter.ts'
 import type { LinkLimits } from './config.ts'
 import {
@@ -33,6 +34,7 @@ export interface LinkOptions {
   readonly limits: LinkLimits
   readonly meter: ByteMeter
   readonly turns: Turns
+  readonly pool: BatchPool
   /** Monotonic ms. */
   readonly now: () => number
   readonly wire: Wire
@@ -59,6 +61,8 @@ interface Group {
   controlBytes: number
   readonly channels: TlsChannel[]
   readonly bytes: number[]
+  /** Batches whose memory is free once the group has been taken. */
+  readonly finished: CellBatch[]
 }
 
 /**
@@ -70,6 +74,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   readonly isDialer: boolean
   readonly meter: ByteMeter
   readonly turns: Turns
+  readonly pool: BatchPool
   readonly maxWindowCells: number
   readonly openedAt: number
   bytesIn = 0
@@ -89,7 +94,6 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   #highestPeerId = 0
   #ended = false
   // receiving
-  #chunks: Uint8Array[] = []
   #current: TlsChannel | null = null
   readonly #touched: Set<TlsChannel> = new Set()
   #heardAt: number
@@ -114,6 +118,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     this.isDialer = options.isDialer
     this.meter = options.meter
     this.turns = options.turns
+    this.pool = options.pool
     this.maxWindowCells = Math.floor(options.limits.maxWindowBytes / CELL_BYTES)
     this.#nextId = options.isDialer ? 1 : 2
     this.#decoder = new FrameDecoder(this)
@@ -172,17 +177,24 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
 
   // ---- the connection's events
 
-  /** Bytes that came in; owned from here on. They are taken apart once a turn, all together. */
+  /** Bytes that came in; borrowed for the call. What they bring is delivered once a turn, all together. */
   received(chunk: Uint8Array): void {
     if (this.#ended) return
-    this.#chunks.push(chunk)
-    this.turns.input(this)
+    this.bytesIn += chunk.length
+    this.#heardAt = this.now()
+    try {
+      this.#decoder.push(chunk)
+    } catch (error) {
+      if (!(error instanceof MalformedError)) throw error
+      this.#violation(error.message)
+    }
   }
 
   /** The system has taken the oldest group. */
   written(): void {
     const group = this.#groups.shift()
     if (group === undefined) return
+    for (const batch of group.finished) this.pool.recycle(batch)
     this.#release(group)
     if (this.#line.size > 0) this.turns.output(this)
   }
@@ -219,22 +231,10 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   // ---- once a turn
 
   runInput(): void {
-    const chunks = this.#chunks
-    if (this.#ended || chunks.length === 0) return
-    this.#chunks = []
-    this.#heardAt = this.now()
-    try {
-      for (const chunk of chunks) {
-        this.bytesIn += chunk.length
-        this.#decoder.push(chunk)
-      }
-    } catch (error) {
-      if (!(error instanceof MalformedError)) throw error
-      this.#violation(error.message)
-      return
+    for (const channel of this.#touched) {
+      this.#touched.delete(channel)
+      channel.assemble()
     }
-    for (const channel of this.#touched) channel.assemble()
-    this.#touched.clear()
   }
 
   runOutput(): void {
@@ -260,7 +260,9 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     const channel = this.#current
     if (channel === null) return
     channel.receiveBytes(chunk, from, to)
+    if (this.#touched.has(channel)) return
     this.#touched.add(channel)
+    this.turns.input(this)
   }
 
   cellsDone(): void {
@@ -310,7 +312,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     return this.#line.size === 0 && this.#cellBytesWaiting < SOCKET_BUDGET_BYTES
   }
 
-  writeCells(channel: TlsChannel, batch: CellBatch): void {
+  writeCells(channel: TlsChannel, batch: CellBatch, finished: CellBatch | null): void {
     if (channel.id === 0) this.#name(channel)
     let rest = batch
     while (rest.count > MAX_FRAME_CELLS) {
@@ -322,6 +324,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     const group = this.#openGroup()
     group.channels.push(channel)
     group.bytes.push(bytes)
+    if (finished !== null) group.finished.push(finished)
     channel.inFlightBytes += bytes
     this.#cellBytesWaiting += bytes
     this.meter.add(bytes)
@@ -425,7 +428,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
 
   #openGroup(): Group {
     if (this.#group === null) {
-      this.#group = { at: this.now(), controlBytes: 0, channels: [], bytes: [] }
+      this.#group = { at: this.now(), controlBytes: 0, channels: [], bytes: [], finished: [] }
       this.turns.output(this)
     }
     return this.#group
@@ -484,7 +487,6 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   #finish(how: ChannelEnd, why: string, isOrderly: boolean): void {
     if (this.#ended) return
     this.#ended = true
-    this.#chunks = []
     this.#out = []
     if (this.#group !== null) this.#release(this.#group)
     this.#group = null

@@ -1,9 +1,10 @@
 import type { NodeId } from '../base/index.ts'
 import { BATCH_HEADROOM, CELL_BYTES, type CellBatch, type ChannelEnd } from '../onion/index.ts'
+import { type BatchPool, POOL_BYTES, POOL_CELLS } from './batch-pool.ts'
 import { BatchQueue } from './batch-queue.ts'
 import type { ByteMeter } from './byte-meter.ts'
 import type { CellChannel, CellChannelHandlers } from './channel.ts'
-import { INITIAL_WINDOW_CELLS, MAX_CREDIT_CELLS, MAX_FRAME_CELLS, ResetReason } from './frames.ts'
+import { INITIAL_WINDOW_CELLS, MAX_CREDIT_CELLS, ResetReason } from './frames.ts'
 import { Inbox } from './inbox.ts'
 import type { Turns, TurnTask } from './turns.ts'
 
@@ -13,14 +14,18 @@ export interface ChannelLink {
   readonly remoteAddress: string
   readonly meter: ByteMeter
   readonly turns: Turns
+  readonly pool: BatchPool
   readonly maxWindowCells: number
   /** The least round trip seen, ms. */
   readonly minRttMs: number
   now(): number
   /** Whether cells may be written past no other channel's and within the socket's budget. */
   mayWrite(): boolean
-  /** Writes a CELLS frame; the link counts its bytes in `inFlightBytes` until the system has taken them. */
-  writeCells(channel: TlsChannel, batch: CellBatch): void
+  /**
+   * Writes CELLS; the link counts their bytes in `inFlightBytes` until the system has taken them.
+   * @param finished the batch whose last cells these are, and whose memory may then be used again; null when there are more
+   */
+  writeCells(channel: TlsChannel, batch: CellBatch, finished: CellBatch | null): void
   /** Puts the channel in line for `writeSome`. */
   enqueue(channel: TlsChannel): void
   sendWindow(channel: TlsChannel, cells: number): void
@@ -42,12 +47,6 @@ const GRANT_PARTS = 4
 const SCHEDULING_SLACK_MS = 10
 /** The longest round trip believed. */
 const MAX_RTT_MS = 500
-
-interface Segment {
-  readonly chunk: Uint8Array
-  from: number
-  readonly to: number
-}
 
 /**
  * One channel of a direct link. docs/spec/link.md §4
@@ -77,8 +76,13 @@ export class TlsChannel implements CellChannel, TurnTask {
   #taken = 0
   #epochAt: number
   #epochCells = 0
-  #segments: Segment[] | null = null
-  #segmentBytes = 0
+  /** The buffer that cells are being received into, and how far it is filled. */
+  #filling: Uint8Array | null = null
+  #filledTo = BATCH_HEADROOM
+  /** Buffers that are full, until the end of the turn. */
+  #full: Uint8Array[] | null = null
+  /** A part of a cell that came in before this turn. */
+  #rest: Uint8Array | null = null
 
   constructor(link: ChannelLink, id: number) {
     this.#link = link
@@ -140,7 +144,7 @@ export class TlsChannel implements CellChannel, TurnTask {
     if (this.#state !== 'open' || batch.count === 0) return
     if (this.#outbox.cells === 0 && this.#credit >= batch.count && this.#link.mayWrite()) {
       this.#credit -= batch.count
-      this.#link.writeCells(this, batch)
+      this.#link.writeCells(this, batch, batch)
       return
     }
     this.#outbox.push(batch, this.#link.now())
@@ -196,42 +200,51 @@ export class TlsChannel implements CellChannel, TurnTask {
     return true
   }
 
-  /** Bytes of its cells, borrowed until `assemble`. */
+  /** Bytes of its cells, borrowed for the call: copied to where they will be delivered from. */
   receiveBytes(chunk: Uint8Array, from: number, to: number): void {
     if (this.#state !== 'open') return
-    this.#segments ??= []
-    this.#segments.push({ chunk, from, to })
-    this.#segmentBytes += to - from
+    let at = from
+    while (at < to) {
+      const filling = this.#filling ?? this.#startFilling()
+      const size = Math.min(to - at, POOL_BYTES - this.#filledTo)
+      filling.set(chunk.subarray(at, at + size), this.#filledTo)
+      at += size
+      this.#filledTo += size
+      if (this.#filledTo === POOL_BYTES) {
+        this.#full ??= []
+        this.#full.push(filling)
+        this.#filling = null
+      }
+    }
   }
 
-  /** Copies whole cells into batches, one allocation each, and delivers them. */
+  /** Delivers the whole cells received so far; called once a turn. */
   assemble(): void {
-    let cells = Math.floor(this.#segmentBytes / CELL_BYTES)
-    if (cells === 0) return
-    const segments = this.#segments!
+    const { pool } = this.#link
     const now = this.#link.now()
-    let index = 0
-    while (cells > 0) {
-      const count = Math.min(cells, MAX_FRAME_CELLS)
-      const length = count * CELL_BYTES
-      // Every byte but the headroom is overwritten, and the headroom is never sent or shown.
-      const bytes = new Uint8Array(Buffer.allocUnsafeSlow(BATCH_HEADROOM + length).buffer)
-      let at = BATCH_HEADROOM
-      const end = at + length
-      while (at < end) {
-        const segment = segments[index]!
-        const size = Math.min(end - at, segment.to - segment.from)
-        bytes.set(segment.chunk.subarray(segment.from, segment.from + size), at)
-        at += size
-        segment.from += size
-        if (segment.from === segment.to) index++
-      }
-      cells -= count
-      this.#segmentBytes -= length
-      this.#inbox.push({ bytes, start: BATCH_HEADROOM, count }, now)
-      if (this.#segments !== segments) return // ended meanwhile
+    const full = this.#full
+    this.#full = null
+    if (full !== null) for (const buffer of full) this.#inbox.push(pool.lend(buffer, POOL_CELLS), now)
+    const filling = this.#filling
+    if (filling === null) return
+    this.#filling = null
+    const count = Math.floor((this.#filledTo - BATCH_HEADROOM) / CELL_BYTES)
+    const end = BATCH_HEADROOM + count * CELL_BYTES
+    if (this.#filledTo > end) this.#rest = filling.slice(end, this.#filledTo)
+    if (count === 0) pool.put(filling)
+    else this.#inbox.push(pool.lend(filling, count), now)
+  }
+
+  #startFilling(): Uint8Array {
+    const filling = this.#link.pool.take()
+    this.#filling = filling
+    this.#filledTo = BATCH_HEADROOM
+    if (this.#rest !== null) {
+      filling.set(this.#rest, BATCH_HEADROOM)
+      this.#filledTo += this.#rest.length
+      this.#rest = null
     }
-    this.#segments = index === segments.length ? null : segments.slice(index)
+    return filling
   }
 
   receiveWindow(cells: number): boolean {
@@ -275,7 +288,7 @@ export class TlsChannel implements CellChannel, TurnTask {
       if (batch === null) break
       left -= batch.count
       this.#credit -= batch.count
-      this.#link.writeCells(this, batch)
+      this.#link.writeCells(this, batch, this.#outbox.finished)
     }
     if (this.#state === 'closing') this.#finWhenSent()
   }
@@ -335,15 +348,20 @@ export class TlsChannel implements CellChannel, TurnTask {
 
   #dropReceived(): void {
     this.#inbox.close()
-    this.#segments = null
-    this.#segmentBytes = 0
+    this.#dropFilling()
+  }
+
+  #dropFilling(): void {
+    if (this.#filling !== null) this.#link.pool.put(this.#filling)
+    this.#filling = null
+    this.#full = null
+    this.#rest = null
   }
 
   #end(): void {
     this.#state = 'ended'
     this.#outbox.clear()
-    this.#segments = null
-    this.#segmentBytes = 0
+    this.#dropFilling()
     this.#link.remove(this)
   }
 }

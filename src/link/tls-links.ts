@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import { type Logger, messageOf, type NodeId, ShallotError, sensitive, TokenBucket } from '../base/index.ts'
+import { BatchPool } from './batch-pool.ts'
 import type { ByteMeter } from './byte-meter.ts'
 import type { LinkCertificate } from './certificate.ts'
 import type { ChannelAcceptor } from './channel.ts'
@@ -7,6 +8,7 @@ import type { LinkLimits } from './config.ts'
 import { GoAwayReason } from './frames.ts'
 import { Link } from './link.ts'
 import type { TlsChannel } from './tls-channel.ts'
+import { readTls } from './tls-read.ts'
 import { aborted, connectFailed, dialTls, type ProvenSocket, TlsAcceptor, wireOver } from './tls-sockets.ts'
 import { Turns } from './turns.ts'
 
@@ -23,6 +25,7 @@ export interface TlsLinksOptions {
   /** Monotonic ms. */
   readonly now?: () => number
   readonly sweepMs?: number
+  readonly pool?: BatchPool
 }
 
 /** Where to dial a direct link. */
@@ -45,6 +48,7 @@ export class TlsLinks {
   readonly #limits: LinkLimits
   readonly #now: () => number
   readonly #turns = new Turns()
+  readonly #pool: BatchPool
   readonly #acceptor: TlsAcceptor
   readonly #links: Set<Link> = new Set()
   readonly #byPeer: Map<NodeId, Link[]> = new Map()
@@ -58,6 +62,7 @@ export class TlsLinks {
   constructor(options: TlsLinksOptions) {
     this.#options = options
     this.#limits = options.limits
+    this.#pool = options.pool ?? new BatchPool()
     this.#now = options.now ?? (() => performance.now())
     this.#acceptor = new TlsAcceptor(
       options.certificate,
@@ -232,6 +237,7 @@ export class TlsLinks {
       limits: this.#limits,
       meter: this.#options.meter,
       turns: this.#turns,
+      pool: this.#pool,
       now: this.#now,
       wire: wireOver(socket, () => link.written()),
       accept: (channel) => this.#acceptChannel(channel),
@@ -243,7 +249,7 @@ export class TlsLinks {
     const links = this.#byPeer.get(peer)
     if (links === undefined) this.#byPeer.set(peer, [link])
     else links.push(link)
-    socket.on('data', (chunk: Buffer) => link.received(chunk))
+    readTls(socket, (chunk) => link.received(chunk))
     socket.once('error', (error) => link.closed(messageOf(error)))
     socket.on('error', () => {})
     socket.once('end', () => link.closed('the peer closed the connection'))

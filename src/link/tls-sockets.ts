@@ -12,7 +12,7 @@ export const LINK_PROTOCOL = 'shallot-link/1'
 const TLS_OPTIONS = {
   minVersion: 'TLSv1.3',
   maxVersion: 'TLSv1.3',
-  ciphers: 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256',
+  ciphers: 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256',
   ecdhCurve: 'X25519MLKEM768:X25519',
   sigalgs: 'ecdsa_secp256r1_sha256',
   secureOptions: constants.SSL_OP_NO_TICKET,
