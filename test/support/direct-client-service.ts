@@ -1,5 +1,5 @@
 import { createSocket, type Socket as UdpSocket } from 'node:dgram'
-import { connect as connectTcp } from 'node:net'
+import { connect as connectTcp, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { isIpText } from '../../src/base/index.ts'
 import {
@@ -52,6 +52,7 @@ export class DirectClientService implements ClientService {
         resolve(socket)
       })
     })
+    endLikeACircuit(stream as Socket)
     this.streams.add(stream)
     stream.on('close', () => this.streams.delete(stream))
     return { stream, address }
@@ -104,5 +105,14 @@ export class DirectClientService implements ClientService {
     const address = this.names.get(host)
     if (!address) throw new StreamError('resolve-failed')
     return address
+  }
+}
+
+/** A stream of a circuit that is destroyed before both directions are over says END 'reset', where a TCP socket would send FIN. */
+function endLikeACircuit(socket: Socket): void {
+  const { destroy } = socket
+  socket.destroy = (error) => {
+    socket.destroy = destroy
+    return socket.readableEnded && socket.writableFinished ? socket.destroy(error) : socket.resetAndDestroy()
   }
 }
