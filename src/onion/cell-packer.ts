@@ -1,4 +1,4 @@
-import { BATCH_HEADROOM, CELL_BYTES, CELL_ROOM_BYTES, type CellBatch, MESSAGE_HEADER_BYTES, newBatch, subBatch, TAG_BYTES } from './cell.ts'
+import { BATCH_HEADROOM, CELL_BYTES, CELL_ROOM_BYTES, type CellBatch, MESSAGE_HEADER_BYTES, subBatch, TAG_BYTES } from './cell.ts'
 import { putHeader } from './messages.ts'
 
 /** Fills the cells of one new batch with messages, in order. A cell has one addressee. */
@@ -13,7 +13,11 @@ export class CellPacker {
 
   /** @param count the most cells there will be */
   constructor(count: number) {
-    this.#batch = newBatch(count)
+    // Every byte is written below, as message, tag or padding: zeroing it all first costs as much as filling it.
+    const buffer = Buffer.allocUnsafeSlow(BATCH_HEADROOM + count * CELL_BYTES).buffer as ArrayBuffer
+    const bytes = new Uint8Array(buffer)
+    bytes.fill(0, 0, BATCH_HEADROOM)
+    this.#batch = { bytes, start: BATCH_HEADROOM, count }
   }
 
   get bytes(): Uint8Array {
@@ -29,9 +33,12 @@ export class CellPacker {
   take(hop: number, command: number, stream: number, length: number): number {
     if (hop !== this.#hop || this.#end - this.#at < MESSAGE_HEADER_BYTES + length) {
       if (this.#cell + 1 === this.#batch.count) return -1
+      this.#pad()
       this.#cell++
-      this.#at = this.#batch.start + this.#cell * CELL_BYTES + TAG_BYTES
+      const start = this.#batch.start + this.#cell * CELL_BYTES
+      this.#at = start + TAG_BYTES
       this.#end = this.#at + CELL_ROOM_BYTES
+      this.#batch.bytes.fill(0, start, this.#at)
       if (hop !== this.#hop) {
         this.#hop = hop
         this.#runs.push(hop, this.#cell)
@@ -46,9 +53,14 @@ export class CellPacker {
   finish(seal: (batch: CellBatch, hop: number) => void): CellBatch | null {
     const used = this.#cell + 1
     if (used === 0) return null
-    let batch = subBatch(this.#batch, 0, used)
-    // The estimate of cells was far too high: don't hold the rest while the batch is in flight.
-    if (used * 2 < this.#batch.count) batch = { ...batch, bytes: batch.bytes.slice(0, BATCH_HEADROOM + used * CELL_BYTES) }
+    this.#pad()
+    let { bytes } = this.#batch
+    if (used < this.#batch.count) {
+      const length = BATCH_HEADROOM + used * CELL_BYTES
+      // Where the estimate of cells was far too high, the rest isn't held while the batch is in flight.
+      bytes = used * 2 < this.#batch.count ? bytes.slice(0, length) : bytes.subarray(0, length)
+    }
+    const batch: CellBatch = { bytes, start: BATCH_HEADROOM, count: used }
     const runs = this.#runs
     for (let i = 0; i < runs.length; i += 2) {
       const from = runs[i + 1]!
@@ -56,5 +68,10 @@ export class CellPacker {
       seal(from === 0 && to === used ? batch : subBatch(batch, from, to), runs[i]!)
     }
     return batch
+  }
+
+  /** Zeroes what the present cell has left. */
+  #pad(): void {
+    if (this.#at < this.#end) this.#batch.bytes.fill(0, this.#at, this.#end)
   }
 }
