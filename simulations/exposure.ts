@@ -5,7 +5,6 @@ import type { SimulatedRelay } from './relay.ts'
 import { EPOCH, type World } from './world.ts'
 
 const DAY = 86_400_000
-const CLIENTS = 200
 const DAYS = 180
 const CIRCUITS_A_DAY = 10
 /** Every relay is away on one day in thirty. */
@@ -44,7 +43,8 @@ export class Exposure {
     this.#relays = relays
   }
 
-  run(): ExposureReport {
+  /** @param clientCount clients that live through the months */
+  run(clientCount: number): ExposureReport {
     const { suite, rules, decode } = this.#world
     const random = this.#world.random('exposure')
     const config = pathConfig.parse({})
@@ -54,7 +54,7 @@ export class Exposure {
     }
     const paths = new PathViews(view, constraintsOf(config))
     const hostile = new Set(this.#relays.filter(({ profile }) => profile.hostile).map(({ id }) => id))
-    const clients = Array.from({ length: CLIENTS }, () => ({
+    const clients = Array.from({ length: clientCount }, () => ({
       guards: new GuardSample(config),
       used: new Set<string>(),
       badGuard: false,
@@ -103,13 +103,13 @@ export class Exposure {
       if (!SHOWN_DAYS.includes(day)) continue
       days.push({
         day,
-        hostileGuard: clients.filter(({ badGuard }) => badGuard).length / CLIENTS,
-        exposed: clients.filter(({ exposed }) => exposed).length / CLIENTS,
+        hostileGuard: clients.filter(({ badGuard }) => badGuard).length / clientCount,
+        exposed: clients.filter(({ exposed }) => exposed).length / clientCount,
         withoutGuards: 1 - unexposedWithoutGuards,
         bothEnds: both / built,
       })
     }
-    return { clients: CLIENTS, circuitsADay: CIRCUITS_A_DAY, guardsUsed: mean(clients.map(({ used }) => used.size)), days }
+    return { clients: clientCount, circuitsADay: CIRCUITS_A_DAY, guardsUsed: mean(clients.map(({ used }) => used.size)), days }
   }
 }
 

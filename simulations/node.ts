@@ -1,5 +1,5 @@
 import { type NodeId, type Random, shuffle } from '../src/base/index.ts'
-import { relayTag, type SignedDescriptor, View, ViewPuller, ViewServer } from '../src/directory/index.ts'
+import { type SignedDescriptor, View, ViewPuller, ViewServer } from '../src/directory/index.ts'
 import type { Cancel } from './event-queue.ts'
 import { type Place, randomPlace } from './network.ts'
 import type { NodeKind } from './observations.ts'
@@ -16,6 +16,13 @@ export interface Reachable {
   readonly id: NodeId
   readonly place: Place
   readonly server: ViewServer
+}
+
+/** A relay that a node has known for long. */
+export interface Acquaintance {
+  readonly signed: SignedDescriptor
+  readonly tag: string
+  readonly ageMs: number
 }
 
 /** A simulated node: the real view, the real pull machine, and a place on the virtual network. */
@@ -50,13 +57,13 @@ export abstract class SimulatedNode {
   protected abstract handleNews(ids: readonly NodeId[]): void
 
   /** Gives the node a view that it has had for long: descriptors and their ages. For nodes that were there before the run began. */
-  settle(known: readonly { readonly signed: SignedDescriptor; readonly ageMs: number }[]): void {
-    for (const { signed, ageMs } of known) {
+  settle(known: readonly Acquaintance[]): void {
+    for (const { signed, tag, ageMs } of known) {
       const { id } = signed.descriptor
-      const tag = relayTag(this.world.suite, id)
       this.view.ages.restore({ id, tag, first: EPOCH - ageMs, last: EPOCH, heard: null })
       this.view.add(signed.bytes, this.world.wall())
     }
+    this.view.ages.closeHearsay()
     this.#seenVersion = this.view.version
     this.#joiningPulls = MOST_JOINING_PULLS
   }
@@ -118,7 +125,7 @@ export abstract class SimulatedNode {
   }
 
   #pull(life: number): void {
-    const { queue, network, observations, rules } = this.world
+    const { network, observations, rules } = this.world
     const peer = this.nextPeer()
     const again = (): void => {
       if (life === this.#life)
@@ -150,7 +157,7 @@ export abstract class SimulatedNode {
         peer.place,
         output.frame.length,
         () => {
-          const answer = peer.server.answer(this.id, output.frame, queue.now)
+          const answer = peer.server.answer(this.id, output.frame, this.world.wall())
           network.send(
             peer.place,
             this.place,

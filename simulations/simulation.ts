@@ -1,5 +1,6 @@
 import { type NodeId, shuffle } from '../src/base/index.ts'
 import type { CryptoSuite } from '../src/crypto/index.ts'
+import { relayTag } from '../src/directory/index.ts'
 import { SimulatedClient } from './client.ts'
 import type { EventQueue } from './event-queue.ts'
 import { Exposure, type ExposureReport } from './exposure.ts'
@@ -22,9 +23,19 @@ export interface SimulationOptions {
   /** Mean pause between a client's requests, minutes. */
   readonly requestMinutes: number
   readonly machineShare: number
+  /** Clients whose months are followed where there are hostile relays. */
+  readonly monthClients: number
 }
 
-export const DEFAULTS = { seed: 1, nodes: 1000, hours: 2, relayShare: 0.4, requestMinutes: 6, machineShare: 0.05 } as const
+export const DEFAULTS = {
+  seed: 1,
+  nodes: 1000,
+  hours: 2,
+  relayShare: 0.4,
+  requestMinutes: 6,
+  machineShare: 0.05,
+  monthClients: 200,
+} as const
 
 export interface Report {
   readonly scenario: string
@@ -137,6 +148,7 @@ export class Simulation {
     const settled = this.relays.filter((relay) => !late.has(relay))
     const known = settled.map((relay) => ({
       signed: relay.makeEdition(random.unit() * this.world.rules.descriptors.republishMs),
+      tag: relayTag(this.world.suite, relay.id),
       ageMs: relay.profile.ageMs,
     }))
     for (const node of this.nodes) {
@@ -190,7 +202,7 @@ export class Simulation {
       convergence: observations.convergence,
       load: this.#traffic.load(this.relays),
       ends: this.#traffic.ends(this.#profiles),
-      exposure: hostile.length > 0 ? new Exposure(this.world, this.relays).run() : null,
+      exposure: hostile.length > 0 ? new Exposure(this.world, this.relays).run(this.#options.monthClients) : null,
       view: {
         known: mean(clients.map(({ view }) => view.size)),
         eligible: mean(clients.map(({ view }) => view.eligible(wall).length)),
