@@ -22,6 +22,8 @@ export interface CircuitAgentOptions {
 export class CircuitAgent extends Agent {
   readonly #options: CircuitAgentOptions
   readonly #idle = new Map<Duplex, NodeJS.Timeout>()
+  /** Streams that have been idle before: their end is listened to already. */
+  readonly #known = new WeakSet<Duplex>()
 
   constructor(options: CircuitAgentOptions) {
     super({ keepAlive: true, scheduling: 'lifo', maxFreeSockets: Math.max(1, options.maxIdle) } satisfies AgentOptions)
@@ -49,7 +51,8 @@ export class CircuitAgent extends Agent {
     if (this.#idle.size >= this.#options.maxIdle) return false
     const timer = setTimeout(() => stream.destroy(), this.#options.idleTimeoutMs)
     this.#idle.set(stream, timer)
-    stream.once('close', () => this.#take(stream))
+    if (!this.#known.has(stream)) stream.once('close', () => this.#take(stream))
+    this.#known.add(stream)
     return true
   }
 

@@ -236,12 +236,14 @@ export class HttpProxy {
       this.#answer(message, response, problemOf(error, { host: 'the server', port: 0 }))
       return
     }
+    const orderly = orderlyEnd(answer, message)
     answer.on('error', () => {})
+    answer.on('end', () => (orderly() ? response.end() : reset(message.socket)))
     answer.on('close', () => {
       // A body cut short must not look complete, however its end is marked.
-      if (!answer.complete && !response.writableFinished) reset(message.socket)
+      if (!orderly() && !response.writableFinished) reset(message.socket)
     })
-    answer.pipe(response)
+    answer.pipe(response, { end: false })
   }
 
   #upgrade(message: IncomingMessage, socket: Socket, head: Uint8Array): void {
@@ -273,7 +275,8 @@ export class HttpProxy {
         // The server said no: its answer is passed on, and the connection ends after it.
         const fields = [...withoutHopByHop(answer.rawHeaders), 'Connection', 'close']
         socket.write(encodeHead(answer.statusCode ?? 502, answer.statusMessage ?? '', fields), 'latin1')
-        answer.on('close', () => (answer.complete ? sayAndClose(socket, new Uint8Array(0)) : reset(socket)))
+        const orderly = orderlyEnd(answer, message)
+        answer.on('close', () => (orderly() ? sayAndClose(socket, new Uint8Array(0)) : reset(socket)))
         answer.on('error', () => {})
         answer.pipe(socket, { end: false })
       })
@@ -414,6 +417,17 @@ function hasBodyByHabit(method: string | undefined): boolean {
 
 function wantsHtml(message: IncomingMessage): boolean {
   return message.headers.accept?.includes('text/html') === true
+}
+
+/**
+ * Whether an answer has come to its end in order. One that says no length ends with its stream, and node:http takes any end of that for a good one,
+ * so the stream is asked: only its in-band end is.
+ */
+function orderlyEnd(answer: IncomingMessage, question: IncomingMessage): () => boolean {
+  const stream = answer.socket
+  const bounded = answer.headers['content-length'] !== undefined || answer.headers['transfer-encoding'] !== undefined
+  const bodiless = question.method === 'HEAD' || answer.statusCode === 204 || answer.statusCode === 304
+  return () => answer.complete && (bounded || bodiless || stream.readableEnded)
 }
 
 function answering(socket: Socket): boolean {

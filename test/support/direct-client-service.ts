@@ -113,6 +113,8 @@ function endLikeACircuit(socket: Socket): void {
   const { destroy } = socket
   socket.destroy = (error) => {
     socket.destroy = destroy
-    return socket.readableEnded && socket.writableFinished ? socket.destroy(error) : socket.resetAndDestroy()
+    // What resetAndDestroy() sets; that one has no room for an error.
+    if (!socket.readableEnded || !socket.writableFinished) Object.assign(socket, { resetAndClosing: true })
+    return socket.destroy(error)
   }
 }
