@@ -100,7 +100,8 @@ async function get(url: URL, proxy: string, user: ProxyUser): Promise<IncomingMe
           host: url.host,
           accept: '*/*',
           'accept-encoding': 'identity',
-          'user-agent': 'curl/8',
+          // A name of its own would tell the server that this is one of the few who use Shallot.
+          'user-agent': 'curl/8.14.1',
           connection: 'close',
           ...(url.username === ''
             ? {}
@@ -111,6 +112,8 @@ async function get(url: URL, proxy: string, user: ProxyUser): Promise<IncomingMe
       })
       asked.setTimeout(IDLE_TIMEOUT_MS, () => asked.destroy(new Error(`nothing came for ${IDLE_TIMEOUT_MS / 1000} s`)))
       asked.once('response', done).once('error', fail).end()
+      // It was paused while the proxy was spoken to.
+      raw.resume()
     })
   } catch (error) {
     raw.destroy()

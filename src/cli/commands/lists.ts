@@ -64,7 +64,12 @@ function whyText(circuit: CircuitFacts): string {
   for (const { position, reasons } of circuit.why ?? []) {
     const hop = circuit.path.find((one) => one.position === position)
     lines.push(`  ${position}${hop === undefined ? '' : ` ${shortId(hop.id)} at ${hop.address}`}`)
-    for (const reason of reasons) lines.push(...wrap(visible(reason), 74).map((line, i) => `    ${i === 0 ? '-' : ' '} ${line}`))
+    for (const reason of reasons)
+      lines.push(
+        ...wrap(visible(hop === undefined ? reason : reason.replace(`${hop.id}: `, '')), 74).map(
+          (line, i) => `    ${i === 0 ? '-' : ' '} ${line}`,
+        ),
+      )
   }
   return lines.join('\n')
 }

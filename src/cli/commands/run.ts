@@ -1,6 +1,7 @@
 import { join, resolve } from 'node:path'
 import { messageOf, ShallotError } from '../../base/index.ts'
 import { CONFIG_FILE, createLogger, loadConfig, type NodeStatus } from '../../node/index.ts'
+import { giveBackIdleMemory } from '../idle-memory.ts'
 import { say, sayJson } from '../output.ts'
 import { defaultDir } from '../places.ts'
 import { startServed, watchForEnd } from '../serve.ts'
@@ -38,7 +39,10 @@ export async function run(options: RunOptions): Promise<number> {
   const node = await startServed(config, logger, ending.signal)
   announce(node.status(), options, 'started')
   node.control.ready(ending.signal).then(
-    () => announce(node.status(), options, 'ready'),
+    () => {
+      announce(node.status(), options, 'ready')
+      giveBackIdleMemory()
+    },
     () => {}, // It ended before it was ready.
   )
   const failure = await node.control.stopped

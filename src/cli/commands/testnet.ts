@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { messageOf, ShallotError, silentLogger } from '../../base/index.ts'
 import { makeDirectory, Store } from '../../store/index.ts'
+import { giveBackIdleMemory } from '../idle-memory.ts'
 import { complain, say, sayJson, shortId, styled } from '../output.ts'
 import { watchForEnd } from '../serve.ts'
 import { type DemoPage, startDemoPage } from '../testnet/demo-page.ts'
@@ -50,6 +51,7 @@ export async function testnet(options: TestnetOptions): Promise<number> {
     for (const node of mesh.nodes) void watch(node, mesh, ending)
     await Promise.race([mesh.client.ready(), ended, tooLate()])
     if (!ending.signal.aborted) {
+      giveBackIdleMemory()
       if (options.json) sayJson(readyLine(mesh, page))
       else await tell(mesh, page, dir.path, options)
       await ended

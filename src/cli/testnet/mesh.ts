@@ -3,7 +3,7 @@ import type { PlannedNode } from './plan.ts'
 import type { NodeStarter, RunningTestnetNode } from './running-node.ts'
 
 /** How many nodes start at the same time: more only take each other's processor. */
-const STARTING_AT_ONCE = 4
+const STARTING_AT_ONCE = 3
 
 /** The running nodes of a testnet, in the plan's order: bootstrap first, client last. */
 export class Mesh {
@@ -14,24 +14,24 @@ export class Mesh {
     return this.nodes.at(-1)!
   }
 
-  /** Starts the bootstrap node, then the relays, then the client. @throws ShallotError after which `stop` must be called */
+  /** Starts the nodes in the plan's order, some at a time. @throws ShallotError after which `stop` must be called */
   async start(plans: readonly PlannedNode[], start: NodeStarter, signal: AbortSignal): Promise<void> {
-    const [bootstrap, ...others] = plans
-    const client = others.pop()!
-    const begin = async (plan: PlannedNode): Promise<void> => {
-      signal.throwIfAborted()
-      this.nodes.push(await start(plan))
-    }
-    await begin(bootstrap!)
-    const queue = [...others]
+    const queue = [...plans]
     const workers = Array.from({ length: STARTING_AT_ONCE }, async () => {
-      for (let plan = queue.shift(); plan !== undefined; plan = queue.shift()) await begin(plan)
+      for (let plan = queue.shift(); plan !== undefined; plan = queue.shift()) {
+        signal.throwIfAborted()
+        try {
+          this.nodes.push(await start(plan))
+        } catch (error) {
+          queue.length = 0
+          throw error
+        }
+      }
     })
     // All are waited for, so that none starts after a failure of another has been dealt with.
     const failed = (await Promise.allSettled(workers)).find((result) => result.status === 'rejected')
-    if (failed !== undefined) throw failed.reason
-    await begin(client)
     this.nodes.sort((a, b) => plans.indexOf(a.plan) - plans.indexOf(b.plan))
+    if (failed !== undefined) throw failed.reason
   }
 
   /** Stops every node, the client first, so that nothing tries to repair circuits meanwhile. */

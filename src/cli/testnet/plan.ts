@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { type NodeId, ShallotError } from '../../base/index.ts'
 import { type Role, testnetRules } from '../../directory/index.ts'
 import {
@@ -81,6 +81,7 @@ export async function planTestnet(dir: string, size: TestnetSize, ports: ClientP
       control: { listen: '127.0.0.1:0' },
     }
     planned.push({ ...(await writeNode(dir, name, roles, config)), address: `${host}:${port}`, id: identity.id })
+    await makeDirectory(dirname(join(dir, name, IDENTITY_FILE)))
     await createFile(join(dir, name, IDENTITY_FILE), encodeIdentity(identity))
   }
   const config = {
@@ -105,7 +106,7 @@ async function writeNode(
   overrides: Overrides,
 ): Promise<Pick<PlannedNode, 'name' | 'roles' | 'dir' | 'config'>> {
   const own = join(dir, name)
-  await makeDirectory(join(own, 'keys'))
+  await makeDirectory(own)
   const config = join(own, CONFIG_FILE)
   await createFile(config, briefToml(configSchema, overrides, `Node ${name} of a testnet.`))
   return { name, roles, dir: own, config }
