@@ -22,19 +22,22 @@ export interface CellChannel {
 
   /**
    * Takes the batch over and sends it. Never refuses: a sender that goes on when `room` is 0 only grows the queue it is charged for.
-   * After the channel's end it does nothing.
+   * After the channel's end it does nothing. A whole batch's memory is used again once it is on its way: nothing may look at it any more.
    */
   send(batch: CellBatch): void
-  /** How many cells fit now before the send queue is full (about 64 KiB); `drained` is called when it was 0 and is not any more. */
+  /** How many cells fit now before the send queue is full (about 64 KiB). Once full it stays 0 until `drained` is called, with room for a batch. */
   readonly room: number
 
   /** Stops delivery; the peer is held back by flow control, and at most the channel's receive window is queued here. */
   pause(): void
   resume(): void
 
-  /** Sends what is queued, then FIN; aborts by itself when that takes longer than `closeTimeoutMs`. `ended` is called once, here too. */
+  /**
+   * Sends what is queued, then FIN; aborts by itself when that takes longer than `closeTimeoutMs`. Nothing more is delivered.
+   * `ended` is called once, here too, never within the call.
+   */
   close(): void
-  /** Ends both directions at once; what is queued is lost. `ended` is called once, here too. */
+  /** Ends both directions at once; what is queued is lost. `ended` is called once, here too, never within the call. */
   abort(): void
 }
 

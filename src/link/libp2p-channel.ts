@@ -82,11 +82,8 @@ export class Libp2pChannel implements CellChannel, TurnTask {
   }
 
   get room(): number {
-    if (this.#state !== 'open') return 0
-    const room = SEND_QUEUE_CELLS - this.#outbox.cells
-    if (room > 0) return room
-    this.#wantsDrain = true
-    return 0
+    if (this.#state !== 'open' || this.#wantsDrain) return 0
+    return SEND_QUEUE_CELLS - this.#outbox.cells
   }
 
   attach(handlers: CellChannelHandlers): void {
@@ -145,7 +142,10 @@ export class Libp2pChannel implements CellChannel, TurnTask {
   runInput(): void {
     this.#assemble()
     this.#inbox.deliver()
-    if (this.#state === 'open' && !this.#inbox.isPaused && this.#stream.readStatus === 'paused') this.#stream.resume()
+    if (this.#state === 'open' && !this.#inbox.isPaused && this.#stream.readStatus === 'paused') {
+      this.#stream.resume()
+      this.#assemble()
+    }
     // An end is passed on only when nothing is left behind it.
     if (this.#atEnd && this.#stream.readBufferLength === 0) this.#ended()
     this.measure()
@@ -250,9 +250,9 @@ export class Libp2pChannel implements CellChannel, TurnTask {
   }
 
   #fail(how: ChannelEnd): void {
-    if (how !== 'fin') this.#stream.abort(new Error('the channel was aborted'))
     this.#end()
     this.#stopSoon(how)
+    if (how !== 'fin') this.#stream.abort(new Error('the channel was aborted'))
   }
 
   /** Ends this side after the caller's turn of work; what is queued here is lost now. */

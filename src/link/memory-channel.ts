@@ -85,10 +85,8 @@ export class MemoryChannel implements CellChannel {
   }
 
   get room(): number {
-    if (this.#state !== 'open') return 0
-    const room = Math.max(0, this.#settings.queueCells - this.#outbox.cells)
-    if (room === 0) this.#wantsDrain = true
-    return room
+    if (this.#state !== 'open' || this.#wantsDrain) return 0
+    return this.#settings.queueCells - this.#outbox.cells
   }
 
   attach(handlers: CellChannelHandlers): void {
@@ -175,7 +173,7 @@ export class MemoryChannel implements CellChannel {
     if (this.#state === 'ended') return
     this.#credit += cells
     this.#pump()
-    if (this.#state === 'open' && this.#wantsDrain && this.#outbox.cells < this.#settings.queueCells) {
+    if (this.#state === 'open' && this.#wantsDrain && this.#outbox.cells * 2 <= this.#settings.queueCells) {
       this.#wantsDrain = false
       this.#handlers?.drained()
     }

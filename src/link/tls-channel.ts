@@ -127,11 +127,8 @@ export class TlsChannel implements CellChannel, TurnTask {
   }
 
   get room(): number {
-    if (this.#state !== 'open') return 0
-    const room = SEND_QUEUE_CELLS - this.#outbox.cells
-    if (room > 0) return room
-    this.#wantsDrain = true
-    return 0
+    if (this.#state !== 'open' || this.#wantsDrain) return 0
+    return SEND_QUEUE_CELLS - this.#outbox.cells
   }
 
   attach(handlers: CellChannelHandlers): void {
