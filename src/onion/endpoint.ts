@@ -1,10 +1,9 @@
 import { ShallotError } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
-import { CELL_BYTES, CELL_ROOM_BYTES, type CellBatch, MESSAGE_BODY_BYTES, MESSAGE_HEADER_BYTES } from './cell.ts'
-import { CellPacker } from './cell-packer.ts'
+import { CELL_BYTES, type CellBatch } from './cell.ts'
 import type { CloseReason, EndReason, ResolveAnswer, Target } from './circuit.ts'
 import type { CircuitLimits } from './circuit-limits.ts'
-import { DatagramQueue, Reassembler } from './datagrams.ts'
+import { Reassembler } from './datagrams.ts'
 import {
   COOKIE_BYTES,
   Command,
@@ -23,22 +22,12 @@ import {
   encodeTarget,
   MessageCursor,
   MOST_CREDIT_BYTES,
-  putWindow,
 } from './messages.ts'
+import { Outbox, type OutboxHandler } from './outbox.ts'
 import type { OutputQueue } from './outputs.ts'
 import { RoundTrips } from './round-trips.ts'
-import {
-  LEAST_DATA_CHARGE_BYTES,
-  ReceiveWindow,
-  SendQueue,
-  type StreamKind,
-  StreamState,
-  type WindowBudget,
-  windowLimits,
-} from './streams.ts'
+import { ReceiveWindow, type StreamKind, StreamState, type WindowBudget, windowLimits } from './streams.ts'
 
-/** Cells of one stream before the next one's turn: bulk packs whole cells, and nobody waits long. */
-const TURN_BYTES = 8 * MESSAGE_BODY_BYTES
 /** 'writable' is said when this share of the limit is left. */
 const WRITABLE_SHARE = 4
 const HIGHEST_ID = 0xffff
@@ -61,18 +50,11 @@ export interface EndpointOptions {
   readonly servesExit: boolean
 }
 
-interface WaitingMessage {
-  readonly hop: number
-  readonly command: number
-  readonly stream: number
-  readonly body: Uint8Array
-}
-
 /**
  * One end of a circuit's streams: the same for the client (which speaks with each hop) and for a relay (which speaks with the client: hop 0).
- * Longer than a file should be: sending and receiving share every table.
+ * What an id may hear and say in each state stands here, all in one place; packing is the outbox's.
  */
-export class Endpoint {
+export class Endpoint implements OutboxHandler {
   readonly roundTrips: RoundTrips
   readonly #o: EndpointOptions
   readonly #isClient: boolean
@@ -84,14 +66,8 @@ export class Endpoint {
   /** Hops that streams were ever opened at, a bit each: late WINDOW and END may come from these. */
   #hopsUsed = 0
 
-  readonly #control: WaitingMessage[] = []
-  #controlBytes = 0
-  #dataBytes = 0
   #owedPongs = 0
-  readonly #grants = new Set<StreamState>()
-  /** Streams with something that may be sent, in turn. */
-  readonly #sendable = new Set<StreamState>()
-  #datagrams: DatagramQueue | null = null
+  readonly #outbox: Outbox
 
   /** Client: streams that wait for CONNECTED, and questions; each in the order of their deadlines. */
   readonly #connecting = new Set<StreamState>()
@@ -107,15 +83,16 @@ export class Endpoint {
     this.#o = options
     this.#isClient = options.role === 'client'
     this.roundTrips = new RoundTrips(options.limits.pendingPings)
+    this.#outbox = new Outbox(this)
   }
 
   get queuedBytes(): number {
-    return this.#controlBytes + this.#dataBytes + (this.#datagrams?.queuedBytes ?? 0)
+    return this.#outbox.queuedBytes
   }
 
   /** Nothing is open, owed or awaited: a fresh endpoint would do as well. */
   get isBlank(): boolean {
-    return this.#streams.size === 0 && this.#control.length === 0 && this.roundTrips.isBlank
+    return this.#streams.size === 0 && this.#outbox.queuedBytes === 0 && this.roundTrips.isBlank
   }
 
   get openStreams(): number {
@@ -123,7 +100,7 @@ export class Endpoint {
   }
 
   get datagramsDropped(): number {
-    return this.#datagrams?.dropped ?? 0
+    return this.#outbox.datagramsDropped
   }
 
   get timeout(): number | null {
@@ -191,18 +168,16 @@ export class Endpoint {
   offer(id: number, bytes: Uint8Array): boolean {
     const stream = this.#streams.get(id)
     if (stream?.kind !== 'stream' || stream.silent || stream.finishing || stream.sentEnd !== 'none') return false
-    stream.queue ??= new SendQueue()
     const limit = this.#o.limits.offerBytes
-    if (stream.queue.length >= limit) {
+    if (stream.queue && stream.queue.length >= limit) {
       // The driver did not wait for 'writable': the stream fails, and memory stays bounded.
       this.#o.outputs.push({ type: 'end', stream: id, reason: 'internal' })
       this.end(id, 'internal')
       return false
     }
-    stream.queue.push(bytes)
-    this.#dataBytes += bytes.length
+    this.#outbox.queue(stream, bytes)
     this.#touch(stream)
-    if (stream.queue.length * 2 <= limit) return true
+    if (stream.queue!.length * 2 <= limit) return true
     stream.wantsWritable = true
     return false
   }
@@ -228,15 +203,14 @@ export class Endpoint {
     const { receive, hop } = stream
     receive.consume(length)
     receive.tune(length, now, this.roundTrips.tuningMs(hop))
-    if (receive.grant > 0) this.#grants.add(stream)
+    if (receive.grant > 0) this.#outbox.grant(stream)
     if (this.roundTrips.isDue(hop, length, now)) this.ping(hop, now)
   }
 
   sendDatagram(id: number, peer: Target, bytes: Uint8Array, now: number): boolean {
     const stream = this.#streams.get(id)
     if (stream?.kind !== 'datagrams' || stream.silent) return false
-    this.#datagrams ??= new DatagramQueue()
-    return this.#datagrams.push(id, stream.hop, peer, bytes, now)
+    return this.#outbox.sendDatagram(stream, peer, bytes, now)
   }
 
   closeDatagrams(id: number): void {
@@ -253,8 +227,7 @@ export class Endpoint {
 
   /** Queues a control message (body is owned). */
   say(hop: number, command: number, stream: number, body: Uint8Array): void {
-    this.#control.push({ hop, command, stream, body })
-    this.#controlBytes += MESSAGE_HEADER_BYTES + body.length
+    this.#outbox.say(hop, command, stream, body)
   }
 
   // --- what comes in
@@ -465,71 +438,23 @@ export class Endpoint {
       else if (kind === 'datagrams') outputs.push({ type: 'datagrams-closed', stream: id })
       else if (this.#isClient) outputs.push({ type: 'resolved', stream: id, answers: [], error: 'circuit-lost' })
     }
-    for (const table of [this.#streams, this.#grants, this.#sendable, this.#connecting, this.#asking]) table.clear()
-    this.#control.length = 0
-    this.#controlBytes = 0
-    this.#dataBytes = 0
+    for (const table of [this.#streams, this.#connecting, this.#asking]) table.clear()
+    this.#outbox.clear()
     this.#refused = 0
-    this.#datagrams?.clear()
   }
 
   // --- what goes out
 
   /** At most `most` cells with what waits, sealed; null when nothing does. */
   pollCells(most: number, now: number, seal: (batch: CellBatch, hop: number) => void): CellBatch | null {
-    this.#datagrams?.expire(now, this.#isOpen)
-    const wanted = Math.min(most, this.#cellsWanted(most))
-    if (wanted <= 0) return null
-    const packer = new CellPacker(wanted)
-    if (this.#packControl(packer, now) && this.#packGrants(packer) && this.#packDatagrams(packer, now)) this.#packData(packer)
-    return packer.finish(seal)
+    return this.#outbox.pollCells(most, now, seal)
   }
 
-  readonly #isOpen = (id: number): boolean => this.#streams.get(id)?.silent === false
-
-  /** An upper bound of the cells that what waits fills; exact for one stream's bulk. */
-  #cellsWanted(most: number): number {
-    const small = this.#controlBytes + this.#grants.size * (MESSAGE_HEADER_BYTES + 4)
-    // Of two neighbours each fills more than half of a cell, or both share one; a change of the hop begins a new cell.
-    let cells =
-      small === 0
-        ? 0
-        : Math.min(this.#control.length + this.#grants.size, Math.floor((2 * small) / CELL_ROOM_BYTES) + 1 + this.#hopChanges())
-    cells += this.#datagrams?.fragments ?? 0
-    for (const stream of this.#sendable) {
-      if (cells >= most) return most
-      cells += Math.ceil((stream.sendable + (stream.finishing ? MESSAGE_HEADER_BYTES + 1 : 0)) / MESSAGE_BODY_BYTES)
-    }
-    return cells
+  isOpen(id: number): boolean {
+    return this.#streams.get(id)?.silent === false
   }
 
-  #hopChanges(): number {
-    if (!this.#isClient) return 0
-    let changes = this.#grants.size
-    for (let i = 1; i < this.#control.length; i++) if (this.#control[i]!.hop !== this.#control[i - 1]!.hop) changes++
-    return changes
-  }
-
-  /** False when the batch is full. */
-  #packControl(packer: CellPacker, now: number): boolean {
-    const control = this.#control
-    if (control.length === 0) return true
-    let packed = 0
-    for (; packed < control.length; packed++) {
-      const { hop, command, stream, body } = control[packed]!
-      const at = packer.take(hop, command, stream, body.length)
-      if (at < 0) break
-      packer.bytes.set(body, at)
-      this.#controlBytes -= MESSAGE_HEADER_BYTES + body.length
-      this.#said(command, stream, body, now)
-    }
-    const isAll = packed === control.length
-    control.splice(0, packed)
-    return isAll
-  }
-
-  /** A control message went into a cell. */
-  #said(command: number, id: number, body: Uint8Array, now: number): void {
+  said(command: number, id: number, body: Uint8Array, now: number): void {
     if (command === Command.ping) this.roundTrips.sent(body, now)
     else if (command === Command.pong) this.#owedPongs--
     else if (command === Command.resolved) this.#remove(this.#streams.get(id)!)
@@ -540,72 +465,11 @@ export class Endpoint {
     }
   }
 
-  #packGrants(packer: CellPacker): boolean {
-    for (const stream of this.#grants) {
-      const grant = stream.receive!.grant
-      if (grant > 0) {
-        const at = packer.take(stream.hop, Command.window, stream.id, 4)
-        if (at < 0) return false
-        putWindow(packer.bytes, at, grant)
-        stream.receive!.give(grant)
-      }
-      this.#grants.delete(stream)
-    }
-    return true
-  }
-
-  #packDatagrams(packer: CellPacker, now: number): boolean {
-    const queue = this.#datagrams
-    if (!queue) return true
-    for (let next = queue.peek(); next; next = queue.peek()) {
-      const at = packer.take(next.hop, Command.udpDatagram, next.stream, next.length)
-      if (at < 0) return false
-      queue.take(packer.bytes, at)
-      queue.expire(now, this.#isOpen)
-    }
-    return true
-  }
-
-  #packData(packer: CellPacker): void {
-    for (let stream = first(this.#sendable); stream; stream = first(this.#sendable)) {
-      const hasRoom = this.#packTurn(packer, stream)
-      this.#sayWritable(stream)
-      if (!hasRoom) return
-      // To the end of the line, if there is more.
-      this.#sendable.delete(stream)
-      if (stream.isSendable) this.#sendable.add(stream)
-    }
-  }
-
-  #packTurn(packer: CellPacker, stream: StreamState): boolean {
-    const { id, hop, queue } = stream
-    let left = TURN_BYTES
-    if (queue) {
-      for (let waiting = stream.sendable; waiting > 0 && left > 0; waiting = stream.sendable) {
-        let room = packer.room(hop)
-        // A scrap of room isn't worth the credit that a message costs at least.
-        if (room < waiting && room < LEAST_DATA_CHARGE_BYTES) room = MESSAGE_BODY_BYTES
-        const length = Math.min(room, waiting)
-        const at = packer.take(hop, Command.data, id, length)
-        if (at < 0) return false
-        queue.take(packer.bytes, at, length)
-        stream.charge(length)
-        this.#dataBytes -= length
-        left -= length
-      }
-    }
-    if (!stream.finishing || (queue !== null && queue.length > 0)) return true
-    const body = encodeEnd('done')
-    const at = packer.take(hop, Command.end, id, body.length)
-    if (at < 0) return false
-    packer.bytes.set(body, at)
-    stream.finishing = false
-    stream.sentEnd = 'done'
+  finished(stream: StreamState): void {
     this.#removeIfOver(stream)
-    return true
   }
 
-  #sayWritable(stream: StreamState): void {
+  drained(stream: StreamState): void {
     const queued = stream.queue?.length ?? 0
     if (!stream.wantsWritable || stream.finishing || stream.sentEnd !== 'none' || queued * WRITABLE_SHARE > this.#o.limits.offerBytes)
       return
@@ -634,16 +498,11 @@ export class Endpoint {
   }
 
   #touch(stream: StreamState): void {
-    if (stream.isSendable && (this.#isClient || stream.connected)) this.#sendable.add(stream)
+    if (this.#isClient || stream.connected) this.#outbox.touch(stream)
   }
 
   #dropQueue(stream: StreamState): void {
-    this.#dataBytes -= stream.queue?.length ?? 0
-    stream.queue?.clear()
-    stream.queue = null
-    stream.finishing = false
-    this.#sendable.delete(stream)
-    this.#grants.delete(stream)
+    this.#outbox.drop(stream)
     this.#connecting.delete(stream)
     stream.receive?.release()
   }
