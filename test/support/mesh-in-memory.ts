@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import { type NodeId, nodeIdFromKey, ShallotError, silentLogger } from '../../src/base/index.ts'
 import { type CircuitEnd, type CircuitHop, OwnCircuit } from '../../src/client/index.ts'
 import { type CryptoSuite, chooseSuite } from '../../src/crypto/index.ts'
+import { parseRules, signDescriptor, testnetRules, View, WORK_NONCE_BYTES, workPeriod } from '../../src/directory/index.ts'
 import { ByteMeter, type CellChannel, type ChannelDialer, memoryChannelPair } from '../../src/link/index.ts'
 import { createClientCircuit, OnionKeyring } from '../../src/onion/index.ts'
 import { type ExitService, RelayEngine, type RelayingConfig, relayingConfig } from '../../src/relaying/index.ts'
@@ -15,11 +16,15 @@ export interface MemoryRelay {
   readonly engine: RelayEngine
   readonly meter: ByteMeter
   readonly keyring: OnionKeyring
+  readonly seed: Uint8Array
+  readonly isExit: boolean
   readonly hop: CircuitHop
 }
 
 export interface MemoryMeshOptions {
   readonly relays?: number
+  /** How many of the relays, from the last, are exits: one when not given. */
+  readonly exits?: number
   readonly config?: Partial<RelayingConfig>
   /** The exit service of the last relay; the default connects to 127.0.0.1 whatever the name. */
   readonly exit?: ExitService
@@ -40,7 +45,7 @@ export class MemoryMesh {
   constructor(options: MemoryMeshOptions = {}) {
     this.#options = options
     const count = options.relays ?? 3
-    for (let index = 0; index < count; index++) this.relays.push(this.#relay(index, index === count - 1))
+    for (let index = 0; index < count; index++) this.relays.push(this.#relay(index >= count - (options.exits ?? 1)))
   }
 
   dialer(from: NodeId, meter: ByteMeter): ChannelDialer {
@@ -54,6 +59,34 @@ export class MemoryMesh {
         return near
       },
     }
+  }
+
+  /** A view that knows all the relays, each in a /16 of its own, with clients welcome at every relay that is no exit. */
+  view(): View {
+    const rules = parseRules({ ...testnetRules, work: { bits: 0 } })
+    const view = new View({ suite, rules })
+    const now = Date.now()
+    this.relays.forEach(({ seed, keyring, isExit }, index) => {
+      const host = `127.${index + 10}.0.1`
+      const signed = signDescriptor(suite, seed, {
+        sequence: 1,
+        publishedAt: now,
+        expiresAt: now + 600_000,
+        onionKey: keyring.current,
+        addresses: [`/ip4/${host}/tcp/4000`, `/ip4/${host}/tcp/4000/tls`],
+        reach: { kind: 'direct' },
+        roles: isExit ? ['exit'] : ['guard', 'middle'],
+        exitPolicy: isExit ? { ipv4: [{ from: 1, to: 65_535 }], ipv6: [] } : null,
+        bandwidth: 1_000_000,
+        family: [],
+        protocols: { circuit: [1], link: [1] },
+        software: 'shallot test',
+        work: { period: workPeriod(now, rules.work.periodMs), nonce: new Uint8Array(WORK_NONCE_BYTES) },
+      })
+      const result = view.add(signed.bytes, now)
+      if (result.type !== 'added') throw new Error(`descriptor not added: ${JSON.stringify(result)}`)
+    })
+    return view
   }
 
   /** A circuit through the relays (all of them, in order, when not given). */
@@ -75,8 +108,9 @@ export class MemoryMesh {
     for (const { engine } of this.relays) engine.stop()
   }
 
-  #relay(index: number, isExit: boolean): MemoryRelay {
-    const key = suite.ed25519.keyPair().publicKey
+  #relay(isExit: boolean): MemoryRelay {
+    const seed = suite.random(32)
+    const key = suite.ed25519.keyPair(seed).publicKey
     const id = nodeIdFromKey(key)
     const meter = new ByteMeter()
     const keyring = OnionKeyring.create(suite, key, Date.now())
@@ -94,8 +128,7 @@ export class MemoryMesh {
       now: () => performance.now(),
       logger: silentLogger,
     })
-    void index
-    return { id, engine, meter, keyring, hop: { id, onionKey: keyring.current, addresses: [] } }
+    return { id, engine, meter, keyring, seed, isExit, hop: { id, onionKey: keyring.current, addresses: [] } }
   }
 }
 

@@ -1,0 +1,194 @@
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { SeededRandom, silentLogger } from '../../../src/base/index.ts'
+import { CircuitPool, Client, clientConfig, PathSource, type PoolEvent, StreamError } from '../../../src/client/index.ts'
+import { GuardSample, type PathConfig, pathConfig } from '../../../src/path/index.ts'
+import { MemoryMesh, suite } from '../../support/mesh-in-memory.ts'
+
+interface World {
+  readonly mesh: MemoryMesh
+  readonly pool: CircuitPool
+  readonly client: Client
+  readonly guards: GuardSample
+  readonly events: PoolEvent[]
+}
+
+const cleanups: (() => void)[] = []
+let port = 0
+
+beforeEach(async () => {
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    socket.on('error', () => {})
+    socket.pipe(socket)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  port = (server.address() as { port: number }).port
+  cleanups.push(() => server.close())
+})
+afterEach(() => {
+  for (const cleanup of cleanups.splice(0).reverse()) cleanup()
+})
+
+function world(options: { path?: Partial<PathConfig>; relays?: number; exits?: number; circuitWaitMs?: number } = {}): World {
+  const mesh = new MemoryMesh({ relays: options.relays ?? 7, exits: options.exits ?? 2 })
+  const view = mesh.view()
+  const config = pathConfig.parse({ cleanCircuits: 1, ...options.path })
+  const guards = new GuardSample(config)
+  const events: PoolEvent[] = []
+  const pool = new CircuitPool({
+    config,
+    buildAttempts: 3,
+    suite,
+    random: new SeededRandom(7),
+    view,
+    paths: new PathSource(view, config, null),
+    guards,
+    dialer: mesh.dialer(mesh.clientId, mesh.clientMeter),
+    now: () => performance.now(),
+    wall: () => Date.now(),
+    logger: silentLogger,
+    guardsChanged: () => {},
+    event: (event) => events.push(event),
+  })
+  const client = new Client({ config: clientConfig.parse({ circuitWaitMs: options.circuitWaitMs ?? 5_000 }), pool, logger: silentLogger })
+  cleanups.push(() => {
+    client.stop()
+    pool.stop()
+    mesh.stop()
+  })
+  return { mesh, pool, client, guards, events }
+}
+
+async function echo(client: Client, isolation: string): Promise<string> {
+  const { stream } = await client.connect({ host: 'echo.example', port }, { isolation })
+  stream.end('ping')
+  const parts: Uint8Array[] = []
+  for await (const part of stream) parts.push(part as Uint8Array)
+  return Buffer.concat(parts).toString()
+}
+
+async function until(condition: () => boolean, what: string): Promise<void> {
+  const started = performance.now()
+  while (!condition()) {
+    if (performance.now() - started > 8_000) throw new Error(`never: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
+
+const ready = (pool: CircuitPool) => pool.circuits().filter(({ state }) => state === 'ready')
+
+describe('the circuit pool', () => {
+  test('builds circuits ahead of need, by the rules', async () => {
+    const { pool, mesh } = world()
+    pool.plan()
+    await until(() => ready(pool).length >= 1, 'a clean circuit')
+    const [{ choice, circuit }] = ready(pool) as [ReturnType<typeof ready>[number]]
+    expect(new Set(choice.path).size).toBe(3)
+    expect(mesh.relays.find(({ id }) => id === choice.path[2])?.isExit).toBe(true)
+    await until(() => circuit?.rttMs !== null, 'its round trip is measured')
+  })
+
+  test('streams of one isolation share a circuit, those of others never do', async () => {
+    const { pool, client } = world()
+    expect(await Promise.all([echo(client, 'a'), echo(client, 'a'), echo(client, 'b')])).toEqual(['ping', 'ping', 'ping'])
+    const used = pool.circuits().filter(({ firstUsedAt }) => firstUsedAt !== null)
+    expect(used.map(({ isolation }) => isolation).sort()).toEqual(['a', 'b'])
+  })
+
+  test('a circuit is replaced when a relay of it dies, and the next request does not notice', async () => {
+    const { mesh, pool, client } = world({ relays: 9, exits: 3 })
+    await echo(client, 'a')
+    const [used] = ready(pool).filter(({ isolation }) => isolation === 'a')
+    mesh.relays.find(({ id }) => id === used!.choice.path[1])!.engine.stop()
+    expect(await echo(client, 'a')).toBe('ping')
+    const [after] = ready(pool).filter(({ isolation }) => isolation === 'a')
+    expect(after!.choice.path[1]).not.toBe(used!.choice.path[1])
+  })
+
+  test('a guard that does not answer is passed over without a new sample', async () => {
+    const { mesh, client, guards, pool } = world({ relays: 9, exits: 3 })
+    await echo(client, 'a')
+    const sample = guards.facts(performance.now()).map(({ id }) => id)
+    const [first] = ready(pool)[0]!.choice.path
+    mesh.relays.find(({ id }) => id === first)!.engine.stop()
+    expect(await echo(client, 'b')).toBe('ping')
+    expect(ready(pool).find(({ isolation }) => isolation === 'b')!.choice.path[0]).not.toBe(first)
+    expect(
+      guards
+        .facts(performance.now())
+        .map(({ id }) => id)
+        .sort(),
+    ).toEqual(sample.sort())
+  })
+
+  test('a new identity retires every circuit; streams that are open live on', async () => {
+    const { pool, client } = world()
+    const { stream } = await client.connect({ host: 'h', port }, { isolation: 'a' })
+    const before = ready(pool).map(({ id }) => id)
+    pool.retireAll()
+    const fresh = await pool.buildOne()
+    expect(before).not.toContain(fresh.id)
+    await echo(client, 'a')
+    expect(ready(pool).every(({ id }) => !before.includes(id))).toBe(true)
+    stream.write('still there')
+    const [answer] = (await once(stream, 'data')) as [Uint8Array]
+    expect(Buffer.from(answer).toString()).toBe('still there')
+    const carrier = pool.circuits().find(({ state }) => state === 'retired')
+    stream.destroy()
+    await until(() => carrier!.state === 'closed', 'the retired circuit is closed after its last stream')
+  })
+
+  test('a circuit past its lifetime takes no more streams', async () => {
+    const { pool, client } = world({ path: { circuitLifetimeMs: 10_000 } })
+    await echo(client, 'a')
+    const [used] = ready(pool).filter(({ isolation }) => isolation === 'a')
+    used!.firstUsedAt = performance.now() - 10_001
+    await echo(client, 'a')
+    const [after] = ready(pool).filter(({ isolation }) => isolation === 'a')
+    expect(after!.id).not.toBe(used!.id)
+  })
+
+  test('without a path the request waits, then says why', async () => {
+    const { client } = world({ relays: 2, exits: 1, circuitWaitMs: 400 })
+    const failure = await client
+      .connect({ host: 'h', port }, { isolation: 'a', signal: AbortSignal.timeout(20_000) })
+      .catch((error) => error)
+    expect(failure).toMatchObject({ reason: 'no-circuit' })
+    expect(failure.message).toContain('no middle')
+  })
+
+  test('an exit that refuses by its policy is left for another', async () => {
+    const { client, pool } = world({ relays: 9, exits: 3 })
+    const asked: string[] = []
+    await echo(client, 'a')
+    const [used] = ready(pool).filter(({ isolation }) => isolation === 'a')
+    used!.circuit!.connect = (target) => {
+      asked.push(target.host)
+      return Promise.reject(new StreamError('policy'))
+    }
+    expect(await echo(client, 'a')).toBe('ping')
+    expect(asked).toEqual(['echo.example'])
+    const exits = ready(pool)
+      .filter(({ isolation }) => isolation === 'a')
+      .map(({ choice }) => choice.path[2])
+    expect(new Set(exits).size).toBe(2)
+  })
+
+  test('a refused connection is not tried again', async () => {
+    const { client, pool } = world()
+    await echo(client, 'a')
+    await expect(client.connect({ host: 'h', port: 1 }, { isolation: 'a' })).rejects.toMatchObject({ reason: 'refused' })
+    expect(pool.circuits().filter(({ isolation }) => isolation === 'a')).toHaveLength(1)
+  })
+
+  test('stopping ends what waits and what is open', async () => {
+    const { mesh, pool, client } = world()
+    await echo(client, 'a')
+    client.stop()
+    pool.stop()
+    await expect(client.connect({ host: 'h', port }, { isolation: 'a' })).rejects.toMatchObject({ reason: 'aborted' })
+    await until(() => mesh.relays.every(({ engine }) => engine.stats().circuits === 0), 'relays have forgotten the client')
+  })
+})
