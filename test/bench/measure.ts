@@ -45,7 +45,7 @@ export async function measureNetwork(
     say(`${network.name}: memory with ${options.circuits} circuits`)
     memory = await measureMemory(network, options.circuits)
   }
-  await pin(network, origin, options.affinity)
+  await pin(network, options.affinity)
   const plans = [
     ...(wants('bulk') ? [['down', false, 1, false] as const, ['up', true, 1, false] as const] : []),
     ...(wants('bulk8') ? [['down8', false, 8, false] as const, ['up8', true, 8, false] as const] : []),
@@ -75,9 +75,9 @@ export async function measureNetwork(
   return { network: network.name, origin: origin.kind, transfers, builds, small, memory }
 }
 
-async function pin(network: Network, origin: Origin, affinity: MeasureOptions['affinity']): Promise<void> {
+async function pin(network: Network, affinity: MeasureOptions['affinity']): Promise<void> {
   if (Object.keys(affinity).length === 0) return
-  const pids = await network.path('bulk', origin.web)
+  const pids = await network.path('bulk')
   for (const position of positions) {
     const core = affinity[position]
     if (core !== undefined) await run('taskset', ['-a', '-c', '-p', String(core), String(pids[position])])

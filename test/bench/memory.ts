@@ -18,29 +18,22 @@ export interface MemoryResult {
 }
 
 /**
- * Holds so many circuits open: a SOCKS user each, with one connection to a server that says nothing. Client and exit hold the sockets too;
- * guard and middle hold circuits alone.
+ * Holds so many circuits open: a SOCKS user each, with one connection to a server that says nothing. The exit holds the sockets too; guard and
+ * middle hold circuits alone. With the least testnet (three relays) every one of them carries all circuits.
  */
-export async function measureMemory(network: Network, circuits: number, settleMs = 5000, atOnce = 16): Promise<MemoryResult> {
+export async function measureMemory(network: Network, circuits: number, settleMs = 5000, atOnce = 8): Promise<MemoryResult> {
+  const server = await startSilentServer()
+  const clients = await network.manyCircuits(circuits)
   const held: Socket[] = []
-  const accepted = new Set<Socket>()
-  const server = createServer((socket) => {
-    accepted.add(socket)
-    socket.on('error', () => {}).once('close', () => accepted.delete(socket))
-  })
-  await new Promise<void>((resolve) => {
-    server.listen(0, '127.0.0.1', 4096, resolve)
-  })
-  const { port } = server.address() as { port: number }
-  const open = async (user: string): Promise<void> => {
-    const socket = await socksConnect('127.0.0.1', port, { proxy: network.socks, user, timeoutMs: 60_000 })
+  const open = async (socks: string, user: string): Promise<void> => {
+    const socket = await socksConnect('127.0.0.1', server.port, { proxy: socks, user, timeoutMs: 60_000 })
     socket.on('error', () => {})
     held.push(socket)
   }
   try {
     // A few first, so that links, code and tables are there before anything is counted.
-    for (let i = 0; i < 20; i++) await open(`warm${i}`)
-    const pids = await network.path('warm0', `127.0.0.1:${port}`)
+    for (const socks of clients.socks) for (let i = 0; i < 5; i++) await open(socks, `warm${i}`)
+    const pids = await network.path('memory')
     await settle(settleMs)
     const relays = network.allPids.filter((pid) => pid !== pids.client)
     const mbOf = (pid: number): number => memoryOf(pid).rssBytes / 1e6
@@ -50,17 +43,13 @@ export async function measureMemory(network: Network, circuits: number, settleMs
     let next = 0
     let failed = 0
     const began = performance.now()
-    await Promise.all(
-      Array.from({ length: atOnce }, async () => {
-        while (next < circuits) {
-          try {
-            await open(`held${next++}`)
-          } catch {
-            failed++
-          }
-        }
-      }),
-    )
+    const worker = async (): Promise<void> => {
+      while (next < circuits) {
+        const i = next++
+        await open(clients.socks[i % clients.socks.length]!, `held${i}`).catch(() => failed++)
+      }
+    }
+    await Promise.all(Array.from({ length: atOnce }, worker))
     const seconds = (performance.now() - began) / 1000
     await settle(settleMs)
     const added = Object.fromEntries(positions.map((position) => [position, round(mbOf(pids[position]) - idle[position])]))
@@ -73,8 +62,28 @@ export async function measureMemory(network: Network, circuits: number, settleMs
       openedPerSecond: round((circuits - failed) / seconds),
     }
   } finally {
-    for (const socket of [...held, ...accepted]) socket.destroy()
+    for (const socket of held) socket.destroy()
+    await clients.stop()
     server.close()
+  }
+}
+
+async function startSilentServer(): Promise<{ port: number; close(): void }> {
+  const accepted = new Set<Socket>()
+  const server = createServer((socket) => {
+    accepted.add(socket)
+    socket.on('error', () => {}).once('close', () => accepted.delete(socket))
+  })
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', 4096, resolve)
+  })
+  const { port } = server.address() as { port: number }
+  return {
+    port,
+    close() {
+      for (const socket of accepted) socket.destroy()
+      server.close()
+    },
   }
 }
 

@@ -1,8 +1,19 @@
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import type { CircuitFacts } from '../../src/node/node-control.ts'
 import { certificateAuthority } from '../support/certificates.ts'
 import { Control } from '../support/control.ts'
-import { Program, startTestnet, type Testnet, type TestnetOptions, until } from '../support/processes.ts'
+import {
+  type ExtraNode,
+  Program,
+  startNode,
+  startTestnet,
+  type Testnet,
+  type TestnetOptions,
+  temporaryFolder,
+  until,
+  writeClientConfig,
+} from '../support/processes.ts'
 import { socksConnect } from '../support/socks-client.ts'
 
 export const positions = ['client', 'guard', 'middle', 'exit'] as const
@@ -16,10 +27,15 @@ export interface Network {
   readonly socks: string
   readonly control: Control | null
   readonly allPids: readonly number[]
-  /** The processes that streams of this SOCKS user go through. `via` is an address that accepts connections. */
-  path(user: string, via: string): Promise<Pids>
+  /** The processes that streams of this SOCKS user go through. */
+  path(user: string): Promise<Pids>
+  /** SOCKS ports of clients that hold so many circuits between them, 250 each: more than a client holds without being told to. */
+  manyCircuits(circuits: number): Promise<{ readonly socks: readonly string[]; stop(): Promise<void> }>
   stop(): Promise<void>
 }
+
+/** Below the limit that a relay sets for one client. */
+const circuitsPerClient = 250
 
 /** A testnet of separate processes. */
 export async function meshNetwork(options: TestnetOptions): Promise<Network & { readonly testnet: Testnet }> {
@@ -31,10 +47,25 @@ export async function meshNetwork(options: TestnetOptions): Promise<Network & { 
     socks: testnet.ready.socks,
     control,
     allPids: testnet.ready.nodes.map((node) => node.pid),
-    async path(user, via) {
-      const circuit = await circuitOf(control, testnet.ready.socks, user, via)
+    async path(user) {
+      const circuit = await circuitOf(control, testnet.ready.socks, user)
       const pid = (hop: number): number => testnet.node(circuit.path[hop]!.id).pid
       return { client: testnet.client.pid, guard: pid(0), middle: pid(1), exit: pid(2) }
+    },
+    async manyCircuits(circuits) {
+      const folder = temporaryFolder('clients')
+      const nodes: ExtraNode[] = []
+      for (let i = 0; i * circuitsPerClient < circuits; i++) {
+        const config = writeClientConfig(testnet, join(folder.path, `client${i}`), ['[path]', `max_circuits = ${circuitsPerClient + 50}`])
+        nodes.push(await startNode(config))
+      }
+      return {
+        socks: nodes.map((node) => node.ready.socks!),
+        async stop() {
+          await Promise.all(nodes.map((node) => node.stop()))
+          folder.remove()
+        },
+      }
     },
     async stop() {
       await testnet.stop()
@@ -47,19 +78,23 @@ export function controlOf(testnet: Testnet): Control {
   return new Control(testnet.ready.control, testnet.client.dir)
 }
 
-/** The circuit that a SOCKS user's streams take now: opens one to an address that accepts connections, and looks. */
-export async function circuitOf(control: Control, socks: string, user: string, via: string): Promise<CircuitFacts> {
-  const before = new Set((await control.streams()).map((stream) => stream.id))
-  const [host, port] = [via.slice(0, via.lastIndexOf(':')), Number(via.slice(via.lastIndexOf(':') + 1))]
-  const socket = await socksConnect(host, port, { proxy: socks, user })
+/** The circuit that a SOCKS user's streams take now: opens one to a server of its own, and looks. */
+export async function circuitOf(control: Control, socks: string, user: string): Promise<CircuitFacts> {
+  const server = createServer((socket) => socket.on('error', () => {}))
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', resolve)
+  })
+  const { port } = server.address() as AddressInfo
+  const socket = await socksConnect('127.0.0.1', port, { proxy: socks, user })
   socket.on('error', () => {})
   try {
     return await until('the stream and its circuit are listed', 5000, async () => {
-      const stream = (await control.streams()).find((one) => !before.has(one.id) && one.target === via && one.circuit !== null)
+      const stream = (await control.streams()).find((one) => one.target === `127.0.0.1:${port}` && one.circuit !== null)
       return stream && (await control.circuits()).find((circuit) => circuit.id === stream.circuit)
     })
   } finally {
     socket.destroy()
+    server.close()
   }
 }
 
@@ -96,6 +131,7 @@ export async function chainNetwork(options: ChainOptions = {}): Promise<Network>
     control: null,
     allPids: Object.values(pids),
     path: async () => pids,
+    manyCircuits: async () => ({ socks: [socks], stop: async () => {} }),
     async stop() {
       await Promise.all(programs.map((program) => program.stop()))
     },

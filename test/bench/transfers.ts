@@ -31,11 +31,11 @@ export interface TransferResult {
 export async function measureTransfers(network: Network, origin: Origin, plan: TransferPlan): Promise<TransferResult> {
   const users = Array.from({ length: plan.streams }, (_, i) => (plan.ownCircuits ? `bulk${i}` : 'bulk'))
   let pids: Pids | null = null
-  for (const user of new Set(users)) pids = await network.path(user, origin.web)
+  for (const user of new Set(users)) pids = await network.path(user)
 
   const mb = plan.mb ?? (await fittingSize(network, origin, plan, users))
   // The circuit may have been retired meanwhile: the path is asked for last.
-  if (!plan.ownCircuits) pids = await network.path(users[0]!, origin.web)
+  if (!plan.ownCircuits) pids = await network.path(users[0]!)
   const serverPids = origin.pids.flatMap((pid) => [pid, ...descendantsOf(pid)])
   const watched = [...new Set([...network.allPids, ...serverPids])].filter(isAlive)
   const before = new Map(watched.map((pid) => [pid, cpuSeconds(pid)]))

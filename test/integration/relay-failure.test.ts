@@ -52,7 +52,7 @@ const bodyBytes = 2_000_000
 const whole = sha256OfBytes(bodyBytes)
 
 async function startTransfer(user: string): Promise<Transfer> {
-  const circuit = await circuitOf(control, testnet.ready.socks, user, `127.0.0.1:${web.port}`)
+  const circuit = await circuitOf(control, testnet.ready.socks, user)
   const socket = await socksConnect('127.0.0.1', web.port, { proxy: testnet.ready.socks, user })
   // 20 KB every 40 ms: four seconds.
   socket.write(`GET /bytes/${bodyBytes}?per=20000&every=40 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n`)

@@ -12,7 +12,7 @@ export class Control {
   /** @param address "ADDRESS:PORT" or the path of a unix socket, @param dir the node's directory, which holds the token */
   constructor(address: string, dir: string) {
     this.#address = address
-    this.#token = readFileSync(join(dir, 'control.token'), 'utf8').trim()
+    this.#token = readFileSync(join(dir, 'control-token'), 'utf8').trim()
   }
 
   status(): Promise<NodeStatus> {

@@ -390,12 +390,12 @@ export class ExtraNode {
   }
 }
 
-/** The configuration of one more client of a testnet; every port is a free one. */
-export function writeClientConfig(testnet: Pick<Testnet, 'dir'>, dir: string): string {
+/** The configuration of one more client of a testnet; every port is a free one. @param more further sections, in TOML */
+export function writeClientConfig(testnet: Pick<Testnet, 'dir'>, dir: string, more: readonly string[] = []): string {
   mkdirSync(dir, { recursive: true, mode: 0o700 })
   const file = join(dir, 'shallot.toml')
   const lines = ['[node]', 'roles = ["client"]', `network = ${JSON.stringify(join(testnet.dir, 'network.toml'))}`]
-  lines.push('[socks]', 'listen = ["127.0.0.1:0"]', '[http]', 'listen = ["127.0.0.1:0"]', '[control]', 'listen = "127.0.0.1:0"')
+  lines.push('[socks]', 'listen = ["127.0.0.1:0"]', '[http]', 'listen = ["127.0.0.1:0"]', '[control]', 'listen = "127.0.0.1:0"', ...more)
   writeFileSync(file, `${lines.join('\n')}\n`)
   return file
 }
