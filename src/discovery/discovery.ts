@@ -11,7 +11,7 @@ import {
   type SignedDescriptor,
   type View,
 } from '../directory/index.ts'
-import { Bans } from './bans.ts'
+import { Bans, PAUSE_MS } from './bans.ts'
 import type { DiscoveryConfig } from './config.ts'
 import { DhtRecords } from './dht.ts'
 import { Gossip } from './gossip.ts'
@@ -107,7 +107,7 @@ export class Discovery {
     this.#options = options
     this.#modules = modules
     this.#self = parseNodeId(host.peerId.toString())
-    this.#bans = new Bans(serving ? undefined : rules.spread.joinSyncMs)
+    this.#bans = new Bans(Math.min(PAUSE_MS, rules.spread.syncMs))
     const peers = new Peers(host, config.dialTimeoutMs)
     this.#sync = new ViewSync({ host, peers, view, suite, random, logger, now })
     this.#publisher = serving

@@ -40,6 +40,9 @@ export const GOSSIP_EDITIONS_BURST = 4
 /** Relays whose editions are counted. */
 export const GOSSIP_COUNTED_MAX = 4_096
 const HELLO_WAIT_MS = 10_000
+/** Relays whose news a fresh link is told as well, if they are this young: what was on its way while links changed hands must not be lost. */
+export const GOSSIP_RECENT_MAX = 256
+const RECENT_MS = 30_000
 /** News are gathered for this long before they are sent. */
 const GATHER_MS = 20
 const RETRY_MS = 200
@@ -83,6 +86,8 @@ export class Gossip {
   readonly #links = new Map<NodeId, Link>()
   readonly #opening = new Set<NodeId>()
   readonly #editions = new Map<NodeId, TokenBucket>()
+  /** When relays had their last news, oldest first. */
+  readonly #recent = new Map<NodeId, number>()
   readonly #budget: TokenBucket
   #greetings = 0
   #closing = new AbortController()
@@ -124,6 +129,10 @@ export class Gossip {
   /** Hands the relay's newest edition to all links but the one it came from. */
   spread(id: NodeId, from: NodeId | null = null): void {
     if (!this.#modules.view.isKnown(id) || !this.#mayHandOn(id)) return
+    this.#recent.delete(id)
+    this.#recent.set(id, this.#modules.now())
+    const oldest = this.#recent.size > GOSSIP_RECENT_MAX ? this.#recent.keys().next().value : undefined
+    if (oldest !== undefined) this.#recent.delete(oldest)
     for (const link of this.#links.values()) {
       if (link.peer === from || link.peer === id) continue
       link.queue.delete(id)
@@ -254,9 +263,15 @@ export class Gossip {
       if (isOurs !== ourStays && existing.isOurs === ourStays && existing.frames.isOpen) return frames.close()
       this.#drop(existing)
     }
-    const link: Link = { peer: id, frames, isOurs, queue: new Set() }
+    const link: Link = { peer: id, frames, isOurs, queue: new Set(this.#recentNews(id)) }
     this.#links.set(id, link)
+    this.#flushSoon(GATHER_MS)
     void this.#read(link)
+  }
+
+  #recentNews(peer: NodeId): NodeId[] {
+    const since = this.#modules.now() - RECENT_MS
+    return [...this.#recent].filter(([id, at]) => id !== peer && at >= since).map(([id]) => id)
   }
 
   async #greet(id: NodeId, frames: FrameStream): Promise<void> {

@@ -1,5 +1,7 @@
 import type { FuzzTarget } from './fuzzer.ts'
+import { directoryTargets } from './targets/directory.ts'
+import { ingressTargets } from './targets/ingress.ts'
 import { onionTargets } from './targets/onion.ts'
 
 /** Every decoder of bytes from the outside. A room lists its own in a file of `targets/`, and has one line here. */
-export const targets: readonly FuzzTarget[] = [...onionTargets]
+export const targets: readonly FuzzTarget[] = [...onionTargets, ...directoryTargets, ...ingressTargets]
