@@ -1,4 +1,5 @@
 export { type HttpConfig, httpConfig, type SocksConfig, socksConfig } from './config.ts'
+export { parseAbsoluteForm, parseAuthorityForm, parseBasic, requestFraming, withoutHopByHop } from './http-codec.ts'
 export * from './http-proxy.ts'
 export { type IsolationOrigin, isolationKey } from './isolation.ts'
 export * from './socks5.ts'
