@@ -1,7 +1,8 @@
 import type { FuzzTarget } from './fuzzer.ts'
 import { directoryTargets } from './targets/directory.ts'
 import { ingressTargets } from './targets/ingress.ts'
+import { linkTargets } from './targets/link.ts'
 import { onionTargets } from './targets/onion.ts'
 
 /** Every decoder of bytes from the outside. A room lists its own in a file of `targets/`, and has one line here. */
-export const targets: readonly FuzzTarget[] = [...onionTargets, ...directoryTargets, ...ingressTargets]
+export const targets: readonly FuzzTarget[] = [...linkTargets, ...onionTargets, ...directoryTargets, ...ingressTargets]
