@@ -277,6 +277,17 @@ describe('plain requests', () => {
     }
   })
 
+  it('that lose their stream without any error, where only its end marks the end, are reset too', async () => {
+    const { port: proxy } = await start()
+    const port = await tcp((socket) => socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\n\r\nhello')))
+    const connection = await dial(proxy)
+    connection.socket.write(`GET http://site.example:${port}/ HTTP/1.1\r\nHost: x\r\n\r\n`)
+    await connection.until(/hello/)
+    for (const stream of client.streams) stream.destroy()
+    await eventually(() => connection.ended() !== null)
+    expect(connection.ended()).toBe('reset')
+  })
+
   it('whose answer ends with its connection are complete', async () => {
     const { proxy } = await start()
     const port = await tcp((socket) => socket.once('data', () => socket.end('HTTP/1.0 200 OK\r\n\r\nall of it')))
