@@ -9,6 +9,8 @@ export interface Scenario {
   readonly hostile: Pick<PopulationOptions, 'hostileShare' | 'hostileNetworks' | 'hostileAgeMs'>
   /** Share of relays and clients that are not there at the start. */
   readonly latecomers: number
+  /** Relays count for what they claim, as if all had been measured: without the cap on the unmeasured. */
+  readonly believesClaims?: boolean
   /** Schedules what happens. */
   readonly arrange: (simulation: Simulation, random: Random) => void
 }
@@ -33,6 +35,14 @@ export const SCENARIOS: readonly Scenario[] = [
     asks: 'How good are builds, spread and balance of load when nothing special happens?',
     hostile: nobody,
     latecomers: 0,
+    arrange: nothing,
+  },
+  {
+    name: 'measured',
+    asks: 'How well does load follow capacity once everybody has measured every relay (and all claims are honest)?',
+    hostile: nobody,
+    latecomers: 0,
+    believesClaims: true,
     arrange: nothing,
   },
   {

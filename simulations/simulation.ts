@@ -88,7 +88,7 @@ export class Simulation {
   constructor(options: SimulationOptions, suite: CryptoSuite) {
     this.#options = options
     this.durationMs = options.hours * 3_600_000
-    this.world = createWorld(options.seed, suite)
+    this.world = createWorld(options.seed, suite, options.scenario.believesClaims)
     const relays = Math.round(options.nodes * options.relayShare)
     this.#profiles = drawPopulation({ relays, ...options.scenario.hostile }, this.world.suite, this.world.random('population'))
     const registry = {

@@ -27,11 +27,13 @@ export interface World {
   readonly wall: () => number
 }
 
-export function createWorld(seed: number, suite: CryptoSuite): World {
+/** @param believesClaims whether relays count for what they claim, as if everybody had measured all of them */
+export function createWorld(seed: number, suite: CryptoSuite, believesClaims = false): World {
   const random = (part: string): Random => new SeededRandom(mix(seed, part))
   const queue = new EventQueue()
   const seeded = seededSuite(suite, random('crypto'))
-  const rules = parseRules({ name: 'simulation', work: { bits: WORK_BITS } })
+  const weights = believesClaims ? { unmeasuredCap: 125_000_000 } : {}
+  const rules = parseRules({ name: 'simulation', work: { bits: WORK_BITS }, weights })
   return {
     queue,
     network: new VirtualNetwork(queue, random('network')),

@@ -70,11 +70,10 @@ export function networkRule(facts: RelayFacts, position: Position, constraints: 
 /** What the user's configuration says against a relay (or the relays in front of it) at a position. */
 export function userRule(facts: RelayFacts, front: readonly RelayFacts[], position: Position, constraints: PathConstraints): Rule | null {
   const { excludeNodes, excludeNetworks, exitNodes } = constraints
-  const places = [facts, ...front]
-  if (places.some((place) => excludeNodes.has(place.id)) || facts.via.some((id) => excludeNodes.has(id))) return 'excluded-node'
+  if (excludeNodes.size > 0 && [facts.id, ...facts.via].some((id) => excludeNodes.has(id))) return 'excluded-node'
   const inNetwork = (place: RelayFacts): boolean =>
     place.addresses.some((address) => excludeNetworks.some((network) => networkContains(network, address)))
-  if (excludeNetworks.length > 0 && places.some(inNetwork)) return 'excluded-network'
+  if (excludeNetworks.length > 0 && [facts, ...front].some(inNetwork)) return 'excluded-network'
   if (position === 'exit' && exitNodes.size > 0 && !exitNodes.has(facts.id)) return 'not-in-exit-nodes'
   return null
 }

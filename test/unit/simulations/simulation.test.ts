@@ -19,7 +19,7 @@ function run(scenario: string, options: Partial<SimulationOptions> = {}): Report
   ).run()
 }
 
-describe('Simulation', () => {
+describe('Simulation', { timeout: 60_000 }, () => {
   it('gives the same table for the same seed, bit for bit, and another for another', () => {
     const text = (seed: number): string => formatReport(run('churn', { seed, nodes: 30 }), scenarioOf('churn')!)
     expect(text(3)).toBe(text(3))
@@ -38,6 +38,13 @@ describe('Simulation', () => {
     expect(report.builds.withMachinesSuccess).toBe(1)
     expect(report.spread.relay.unfinished + report.spread.client.unfinished).toBe(0)
     expect(report.spread.relay.worst).toBeLessThan(5)
+  })
+
+  it('lets load follow capacity once all relays are measured', () => {
+    const spreadOf = (scenario: string): number =>
+      run(scenario, { nodes: 60, requestMinutes: 1, hours: 0.5, machineShare: 0 }).load.find(({ position }) => position === 'exit')!.high
+    expect(spreadOf('measured')).toBeLessThan(spreadOf('steady'))
+    expect(spreadOf('measured')).toBeLessThan(2)
   })
 
   it('serves requests through churn, by trying other paths', () => {
