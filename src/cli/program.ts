@@ -13,7 +13,7 @@ centre.
 
 Try a whole mesh on this machine, then send something through it:
   $ shallot testnet
-  $ curl --proxy socks5h://127.0.0.1:9250 http://...      (it prints the exact line)
+  $ curl --proxy socks5h://127.0.0.1:PORT ...   (it prints the exact line)
 
 Join a network as a client, with a file from whoever runs it:
   $ shallot init --network network.toml
@@ -21,12 +21,12 @@ Join a network as a client, with a file from whoever runs it:
   $ shallot status
 
 Run a relay (see relay/README.md and exit/README.md first):
-  $ shallot init --role guard --role middle --network network.toml --dir /var/lib/shallot
-  $ shallot run --dir /var/lib/shallot
+  $ shallot init --role guard --role middle --network network.toml --dir DIR
+  $ shallot run --dir DIR
 
 Commands that ask a running node find it by themselves: the one in the default
-directory ($SHALLOT_DIR or ~/.local/share/shallot), else the only client of yours
-that runs. --dir and --control name another.
+directory ($SHALLOT_DIR or ~/.local/share/shallot), else the only client of
+yours that runs. --dir and --control name another.
 Exit codes: 0 done, 1 failed, 2 the command line is wrong.`
 
 /** Runs the command line; the result is the exit code. Never throws. */

@@ -60,9 +60,10 @@ export function defaultOf(schema: z.ZodType): unknown {
   return parsed.success ? (parsed.data ?? undefined) : undefined
 }
 
-/** The help of a key, wherever in its wrapping it was given. */
+/** The help of a key, wherever in its wrapping it was given, as a sentence. Empty when there is none. */
 export function helpOf(schema: z.ZodType): string {
-  return schema.description ?? bareSchema(schema).description ?? ''
+  const help = (schema.description ?? bareSchema(schema).description ?? '').trim()
+  return help === '' ? '' : `${help[0]!.toUpperCase()}${help.slice(1)}${/[.!?:…]$/.test(help) ? '' : '.'}`
 }
 
 /** What a value must be, as a person would say it: "a whole number from 1 to 10". */
@@ -87,6 +88,7 @@ export function describeType(schema: z.ZodType): string {
   if (bare instanceof z.ZodObject) return `a table with ${Object.keys(bare.shape).map(tomlKey).join(', ')}`
   if (bare instanceof z.ZodUnion) return bare.options.map((option) => describeType(option as z.ZodType)).join('; or ')
   if (bare instanceof z.ZodString) return 'text'
+  if (bare instanceof z.ZodStringFormat) return bare.format?.startsWith('ipv') === true ? `an IP${bare.format.slice(2)} address` : 'text'
   return 'a value'
 }
 

@@ -1,0 +1,24 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Role } from '../../src/directory/index.ts'
+import { configReference, exampleConfig } from '../../src/node/index.ts'
+
+/** Which roles each example is for. */
+export const examples: readonly { readonly path: string; readonly roles: readonly Role[] }[] = [
+  { path: 'shallot.example.toml', roles: ['client'] },
+  { path: 'bootstrap/shallot.example.toml', roles: ['bootstrap'] },
+  { path: 'relay/shallot.example.toml', roles: ['guard', 'middle'] },
+  { path: 'exit/shallot.example.toml', roles: ['exit'] },
+]
+
+/** Files that are made from the schemas, with the text they must have. `node test/support/generated-files.ts` writes them. */
+export function generatedFiles(): { readonly path: string; readonly text: string }[] {
+  return [
+    { path: 'docs/configuration.md', text: configReference() },
+    ...examples.map(({ path, roles }) => ({ path, text: exampleConfig(roles) })),
+  ]
+}
+
+if (import.meta.main) {
+  for (const { path, text } of generatedFiles()) writeFileSync(join(import.meta.dirname, '../..', path), text)
+}
