@@ -1,4 +1,12 @@
-import { type ClientRequest, createServer, request as httpRequest, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import {
+  type ClientRequest,
+  createServer,
+  request as httpRequest,
+  type IncomingMessage,
+  type InformationEvent,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { formatIp, type Logger, MalformedError, messageOf, parseIp, sensitive } from '../base/index.ts'
@@ -177,6 +185,7 @@ export class HttpProxy {
     const whole = message.headers['content-length'] === undefined && message.headers['transfer-encoding'] === undefined
     upstream.on('socket', opening.done)
     upstream.on('continue', () => response.writeContinue())
+    upstream.on('information', (hint) => passHint(hint, response))
     upstream.on('response', (answer) => this.#pass(answer, message, response))
     upstream.on('error', (error) => {
       opening.done()
@@ -428,6 +437,17 @@ function orderlyEnd(answer: IncomingMessage, question: IncomingMessage): () => b
   const bounded = answer.headers['content-length'] !== undefined || answer.headers['transfer-encoding'] !== undefined
   const bodiless = question.method === 'HEAD' || answer.statusCode === 204 || answer.statusCode === 304
   return () => answer.complete && (bounded || bodiless || stream.readableEnded)
+}
+
+/** RFC 9110 §15.2: interim answers are passed on. 103 (RFC 8297) is the one that says something. */
+function passHint(hint: InformationEvent, response: ServerResponse): void {
+  const { link } = hint.headers
+  if (hint.statusCode !== 103 || link === undefined || response.headersSent) return
+  try {
+    response.writeEarlyHints({ link })
+  } catch {
+    // A hint that is not well formed is left away.
+  }
 }
 
 function answering(socket: Socket): boolean {

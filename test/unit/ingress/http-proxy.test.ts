@@ -236,6 +236,20 @@ describe('plain requests', () => {
     expect(await raw(proxy, head('no'))).toMatch(/^HTTP\/1\.1 417 /)
   })
 
+  it('get the early hints of the server, and not its other interim answers', async () => {
+    const { port: proxy } = await start()
+    const port = await tcp((socket) => {
+      socket.once('data', () =>
+        socket.write(
+          'HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n' +
+            'HTTP/1.1 103 Early Hints\r\nLink: nonsense\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi',
+        ),
+      )
+    })
+    const answer = await raw(proxy, `GET http://site.example:${port}/ HTTP/1.1\r\nHost: x\r\n\r\n`, /hi$/)
+    expect(answer).toMatch(/^HTTP\/1\.1 103 Early Hints\r\nLink: <\/a\.css>; rel=preload\r\n\r\nHTTP\/1\.1 200 OK\r\n/)
+  })
+
   it('are sent again when an idle connection turned out to be gone, if they may be', async () => {
     const { proxy } = await start()
     let connections = 0
