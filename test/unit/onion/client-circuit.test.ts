@@ -53,14 +53,14 @@ describe('a client that builds a circuit', () => {
         relay = new HostileRelay(options)
         return relay.machine
       },
-      // What the second relay says at once arrives at the first together with its CREATED.
+      // What the second relay says at once comes together with its CREATED, and at the client with its EXTENDED.
       tamper: (link, direction, batch) => {
-        if (link !== 1 || direction !== 'backward') return batch
-        held.push(batch.bytes.slice(batch.start, batch.start + batch.count * CELL_BYTES))
-        return held.length < 2 ? null : batchOf(new Uint8Array(Buffer.concat(held)))
+        if (direction !== 'backward' || (link === 0 && chain.client.hops === 0)) return batch
+        held[link as 0 | 1].push(batch.bytes.slice(batch.start, batch.start + batch.count * CELL_BYTES))
+        return held[link as 0 | 1].length < 2 ? null : batchOf(new Uint8Array(Buffer.concat(held[link as 0 | 1])))
       },
     })
-    const held: Uint8Array[] = []
+    const held: [Uint8Array[], Uint8Array[]] = [[], []]
     chain.client.extend(chain.target(0), 0)
     chain.run()
     chain.client.extend(chain.target(1), 0)

@@ -61,6 +61,27 @@ describe('a message forged by one hop for what belongs to another', () => {
     }
   }
 
+  it.each([
+    ['DATA', { command: Command.data, body: text }],
+    ['WINDOW', { command: Command.window, body: window }],
+    ['END', { command: Command.end, body: encodeEnd('done') }],
+    ['END with a reset', { command: Command.end, body: encodeEnd('reset') }],
+  ])('%s for a stream in full flow closes the circuit behind the true bytes', (_, forged) => {
+    for (const index of [0, 1]) {
+      const { chain, relay } = chainWith(index)
+      chain.build()
+      const stream = chain.client.open(target, chain.now)
+      chain.run()
+      chain.relays[2]!.offer(stream, new Uint8Array(5000).fill(1))
+      chain.run()
+      relay.say({ ...forged, stream })
+      chain.run()
+      expectClosed(chain)
+      expect(chain.bytesAt(-1, stream)).toEqual(new Uint8Array(5000).fill(1))
+      expect(chain.seenAt(-1, stream).ends).toEqual(['circuit-lost'])
+    }
+  })
+
   it('EXTENDED from the hop before the addressed one closes the circuit', () => {
     const { chain, relay } = chainWith(0)
     chain.client.extend(chain.target(0), 0)

@@ -93,6 +93,20 @@ describe('a relay and a client that breaks its rules', () => {
     expect(closedReason(client)).toBe('protocol')
   })
 
+  it('an END that waits for its cell outlives the end of its stream', () => {
+    const client = new HostileClient()
+    client.say(begin(1))
+    client.relay.accept(1, '192.0.2.1')
+    client.relay.end(1, 'done')
+    client.listen()
+    client.relay.end(1, 'reset')
+    client.say(ending(1, 'done'))
+    const ends = client.heard.filter(({ command }) => command === Command.end).map(({ body }) => decodeEnd(body))
+    expect(ends).toEqual(['done', 'reset'])
+    expect(client.relay.counts.openStreams).toBe(0)
+    expect(closedReason(client)).toBeUndefined()
+  })
+
   it('an answer that was dealt with twice by a slow driver changes nothing', () => {
     const client = new HostileClient()
     client.say(begin(1), ending(1, 'reset'))

@@ -77,6 +77,29 @@ describe('a window that tunes itself', () => {
     }
   })
 
+  it('at least doubles in a round trip when the bytes come evenly, too', () => {
+    const roundTripMs = 100
+    const window = new ReceiveWindow({ free: windowLimits.circuitBytes })
+    const windows: number[] = []
+    let owed = 0
+    for (let now = 0; now < 800; now++) {
+      windows.push(window.window)
+      // A sender that spreads a round trip's window over the round trip.
+      owed += (windows[now - roundTripMs] ?? INITIAL_WINDOW_BYTES) / roundTripMs
+      const length = Math.min(Math.floor(owed), window.granted)
+      if (length < LEAST_DATA_CHARGE_BYTES) continue
+      owed -= length
+      window.receive(length)
+      window.consume(length)
+      window.tune(length, now, roundTripMs)
+      window.give(window.grant)
+    }
+    for (let at = 150; windows[at]! < windowLimits.mostBytes / 2 && at < 700; at += 10) {
+      expect(windows[at + roundTripMs + 30]!, `at ${at} ms`).toBeGreaterThanOrEqual(2 * windows[at]!)
+    }
+    expect(windows.at(-1)).toBeGreaterThan(windowLimits.mostBytes / 2)
+  })
+
   it.each([
     { rate: 100, roundTripMs: 100, mostQueueMs: 1000 },
     { rate: 1000, roundTripMs: 100, mostQueueMs: 400 },
