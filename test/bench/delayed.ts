@@ -1,6 +1,9 @@
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Program } from '../support/processes.ts'
-import { chainNetwork, type Network } from './network.ts'
+import { Control } from '../support/control.ts'
+import { type ExtraNode, Program, startNode, startTestnet, temporaryFolder } from '../support/processes.ts'
+import { splitAddress } from '../support/socks-client.ts'
+import { chainNetwork, circuitOf, type Network } from './network.ts'
 import { freePort, type Origin } from './origin.ts'
 import { measureSmallFetches } from './small-fetches.ts'
 import { measureTransfers } from './transfers.ts'
@@ -23,7 +26,7 @@ export interface DelayedFigures {
 export interface DelayedResult {
   readonly delayMs: number
   readonly heldBytes: number
-  readonly mesh: DelayedFigures | null
+  readonly mesh: DelayedFigures
   readonly chain: DelayedFigures
 }
 
@@ -34,7 +37,9 @@ const transferMb = 200
 export async function measureDelayed(origin: Origin, options: DelayedOptions, say: (text: string) => void): Promise<DelayedResult> {
   say(`plain chain with ${options.delayMs} ms on every link`)
   const chain = await withNetwork(await delayedChain(options), (network) => figuresOf(network, origin, options))
-  return { delayMs: options.delayMs, heldBytes: options.heldBytes, mesh: null, chain }
+  say(`mesh with ${options.delayMs} ms on every link`)
+  const mesh = await withNetwork(await delayedMesh(options), (network) => figuresOf(network, origin, options))
+  return { delayMs: options.delayMs, heldBytes: options.heldBytes, mesh, chain }
 }
 
 async function figuresOf(network: Network, origin: Origin, options: DelayedOptions): Promise<DelayedFigures> {
@@ -75,6 +80,70 @@ async function delayedChain(options: DelayedOptions): Promise<Network> {
       await delays.stop()
     },
   }
+}
+
+/**
+ * A mesh whose nodes tell the others the address of a delay proxy before them, so that every link goes through one. The files of a testnet are
+ * taken for it: its keys, its network's rules and its addresses.
+ */
+async function delayedMesh(options: DelayedOptions): Promise<Network> {
+  const folder = temporaryFolder('delayed')
+  const testnet = await startTestnet({ relays: 3, exits: 1, dir: folder.path })
+  await testnet.stop()
+  const servers = testnet.ready.nodes.filter((node) => node.address !== null)
+  const hops = servers.map((node): DelayedHop => {
+    const [host, port] = splitAddress(node.address!)
+    return { dialled: `${host}:${port + 1}`, target: node.address! }
+  })
+  const networkFile = join(folder.path, 'network.toml')
+  replaceInFile(networkFile, tcpAddress(hops[0]!.target), tcpAddress(hops[0]!.dialled))
+  for (const [i, node] of testnet.ready.nodes.entries()) {
+    for (const name of readdirSync(node.dir)) {
+      if (name !== 'keys' && name !== 'shallot.toml') rmSync(join(node.dir, name), { recursive: true })
+    }
+    const hop = hops[i]
+    if (hop) replaceInFile(join(node.dir, 'shallot.toml'), '[node]\n', `[node]\nadvertise = ["${tcpAddress(hop.dialled)}"]\n`)
+  }
+
+  const delays = await startDelays(options, hops)
+  const nodes: ExtraNode[] = []
+  const stop = async (): Promise<void> => {
+    for (const node of nodes.toReversed()) await node.stop()
+    await delays.stop()
+    folder.remove()
+  }
+  try {
+    for (const node of testnet.ready.nodes) nodes.push(await startNode(join(node.dir, 'shallot.toml')))
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  const client = nodes.at(-1)!
+  const control = new Control(client.ready.control!, client.dir)
+  return {
+    name: 'mesh',
+    socks: client.ready.socks!,
+    control,
+    allPids: nodes.map((node) => node.pid),
+    async path(user) {
+      const circuit = await circuitOf(control, client.ready.socks!, user)
+      const pid = (hop: number): number => nodes.find((node) => node.ready.id === circuit.path[hop]!.id)!.pid
+      return { client: client.pid, guard: pid(0), middle: pid(1), exit: pid(2) }
+    },
+    manyCircuits: async () => ({ socks: [client.ready.socks!], stop: async () => {} }),
+    stop,
+  }
+}
+
+function tcpAddress(address: string): string {
+  const [host, port] = splitAddress(address)
+  return `/ip4/${host}/tcp/${port}`
+}
+
+function replaceInFile(path: string, from: string, to: string): void {
+  const text = readFileSync(path, 'utf8')
+  if (!text.includes(from)) throw new Error(`${path} does not hold ${JSON.stringify(from)}`)
+  writeFileSync(path, text.replace(from, to))
 }
 
 /** What stands before a hop: the address that neighbours dial, and where it leads. */
