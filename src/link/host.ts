@@ -414,6 +414,7 @@ function isDialable(text: string): boolean {
 
 function isUnexpectedPeer(error: unknown): boolean {
   if (!(error instanceof Error)) return false
-  if (error.name === 'UnexpectedPeerError') return true
+  // libp2p wraps it as an EncryptionFailedError that keeps only the message.
+  if (error.name === 'UnexpectedPeerError' || error.message === 'Unexpected Peer') return true
   return error instanceof AggregateError && error.errors.some(isUnexpectedPeer)
 }

@@ -31,6 +31,8 @@ export async function newLinkPeer(
   const over = Promise.withResolvers<Error | null>()
   socket.on('error', (error) => over.resolve(error))
   socket.on('close', () => over.resolve(null))
+  // It reads, and ignores what it reads.
+  socket.on('data', () => {})
   await Promise.race([once(socket, 'secureConnect'), over.promise])
   return { socket, error: over.promise }
 }
