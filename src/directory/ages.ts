@@ -12,7 +12,7 @@ export interface AgeRecord {
   readonly tag: string
   first: number
   last: number
-  /** First-seen time by what others say, or null. Only nodes that just joined have it; see docs/decisions/0402-ages-for-a-fresh-node.md */
+  /** First-seen time by what others say, or null. Only nodes that just joined have it; see docs/decisions/2026-11-20-ages-for-a-fresh-node.md */
   heard: number | null
 }
 

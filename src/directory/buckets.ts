@@ -12,6 +12,7 @@ export function relayTag(suite: CryptoSuite, id: NodeId): string {
   return toHex(suite.sha256(nodeKey(id)).subarray(0, TAG_HEX_LENGTH / 2))
 }
 
+/** The bucket (0 to 255) of a tag in hex. */
 export function bucketOf(tag: string): number {
   return Number.parseInt(tag.slice(0, 2), 16)
 }

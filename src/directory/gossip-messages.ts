@@ -14,6 +14,7 @@ export type GossipMessage =
 export const GOSSIP_DESCRIPTORS_MAX = 32
 export const GOSSIP_FRAME_MAX = 2 + GOSSIP_DESCRIPTORS_MAX * (2 + DESCRIPTOR_BYTES_MAX)
 
+/** One frame, without the length before it. */
 export function encodeGossip(message: GossipMessage): Uint8Array {
   const writer = new Writer(1_024)
   if (message.type === 'hello') {

@@ -1,3 +1,5 @@
+export { type AddResult, isMisbehaviour, type RefusalReason, type RelayEntry } from './add-result.ts'
+export type { Tier } from './admission.ts'
 export * from './ages.ts'
 export * from './buckets.ts'
 export * from './descriptor.ts'

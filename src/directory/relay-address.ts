@@ -35,6 +35,7 @@ export function parseRelayAddress(text: string): RelayAddress {
   return address
 }
 
+/** The canonical text of an address. */
 export function formatRelayAddress(address: RelayAddress): string {
   const base = `/ip${address.ip.family}/${formatIp(address.ip)}/tcp/${address.port}`
   return address.transport === 'tls' ? `${base}/tls` : base

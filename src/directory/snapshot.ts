@@ -19,6 +19,7 @@ const HEADER_BYTES = magic.length + 8 + 8 + 4
 const DESCRIPTOR = 1
 const AGE = 2
 
+/** The view as a file: every descriptor, the expired ones it keeps, and all ages. @param now wall-clock ms */
 export function encodeSnapshot(suite: CryptoSuite, view: View, now: number): Uint8Array {
   const entries: [kind: number, bytes: Uint8Array][] = []
   for (const record of view.ages.records()) {

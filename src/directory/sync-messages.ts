@@ -52,6 +52,7 @@ const TAG_BYTES = TAG_HEX_LENGTH / 2
 const SET_BYTES = BUCKETS / 8
 const refusals: readonly SyncRefusal[] = ['network', 'busy', 'malformed']
 
+/** One frame, without the length before it. */
 export function encodeSyncRequest(request: SyncRequest): Uint8Array {
   const writer = new Writer(64)
   switch (request.type) {
@@ -101,6 +102,7 @@ function readRequest(reader: Reader): SyncRequest {
   }
 }
 
+/** One frame, without the length before it. */
 export function encodeSyncAnswer(answer: SyncAnswer): Uint8Array {
   const writer = new Writer(4_096)
   switch (answer.type) {

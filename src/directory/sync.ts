@@ -1,5 +1,6 @@
 import { equalBytes, MalformedError, type NodeId, type Random, shuffle, TokenBucket } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
+import { isMisbehaviour } from './add-result.ts'
 import { BUCKETS, shortDigest } from './buckets.ts'
 import {
   AGE_ENTRIES_MAX,
@@ -15,7 +16,7 @@ import {
   type SyncRefusal,
   type SyncRequest,
 } from './sync-messages.ts'
-import { isMisbehaviour, type View } from './view.ts'
+import type { View } from './view.ts'
 
 /**
  * The pull protocol, both sides, without a socket (docs/spec/directory.md §5). A session of the asking side:
@@ -33,7 +34,6 @@ export const SYNC_SESSION_MS = 120_000
 export const SYNC_USELESS_MAX = 256
 /** Answers to FETCH in a row that hold nothing, before a session is ended. */
 const EMPTY_FETCHES_MAX = 3
-/** Equivocations and older editions are useless too, and so is what the peer listed but does not have. */
 
 export type PullEnd =
   | 'complete'
@@ -84,6 +84,7 @@ interface Wanted {
   readonly digest: string
 }
 
+/** One session with one peer, asking side: answers in, requests out, until `done`. Made by ViewPuller. */
 export class PullSession {
   readonly peer: NodeId
   readonly #view: View

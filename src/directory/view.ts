@@ -1,15 +1,15 @@
-import { MalformedError, type NodeId, networkKey, toHex } from '../base/index.ts'
+import { MalformedError, type NodeId } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
-import { Admission, type Claim, type Group, type Tier, type TierChanges } from './admission.ts'
+import { type AddResult, type RefusalReason, type RelayEntry, refused } from './add-result.ts'
+import { Admission, type Claim, type Tier, type TierChanges } from './admission.ts'
 import { Ages } from './ages.ts'
 import { Buckets, relayTag, shortDigest } from './buckets.ts'
 import type { Descriptor, ServingRole, SignedDescriptor } from './descriptor.ts'
 import { DESCRIPTOR_BYTES_MAX, decodeDescriptor, type UnverifiedDescriptor } from './descriptor-codec.ts'
 import { type Census, type EligibilityVerdict, hasRole, judgeAge, takeCensus } from './eligibility.ts'
-import { addressScope, parseRelayAddress } from './relay-address.ts'
+import { judgeDescriptor } from './known-rules.ts'
 import { type NetworkRules, networkId } from './rules.ts'
 import { Standings } from './standing.ts'
-import { descriptorWorkHash, leadingZeroBits, workPeriod } from './work.ts'
 
 /** Runners-up that wait, in all and beyond the cap of one group. */
 export const RESERVE_MAX = 2_048
@@ -25,41 +25,6 @@ export const STALE_MAX = 512
 export const EQUIVOCATIONS_MAX = 256
 /** How often the eligible set is looked at anew, at most, because time has passed. */
 const ELIGIBLE_GRANULARITY_MS = 1_000
-
-/** A relay of the view. */
-export interface RelayEntry {
-  readonly id: NodeId
-  readonly descriptor: Descriptor
-  readonly signed: SignedDescriptor
-  readonly tier: Tier
-  /** The relay's short name on the wire: 8 bytes in hex. */
-  readonly tag: string
-}
-
-/** Why a descriptor was not taken. The first group is a lie or damage, wherever and whenever it is looked at; the second depends on time or place. */
-export type RefusalReason =
-  | 'malformed' // not a descriptor, too large, or the signature is wrong
-  | 'work' // the proof of work is not enough, or for another network or period
-  | 'lifetime' // valid for longer than the rules allow
-  | 'protocol' // speaks no version of the network's
-  | 'address' // at an address that no relay may be at
-  // ---
-  | 'future' // dated further ahead than clocks may differ
-  | 'expired'
-  | 'crowded' // too many others with more work at its address or in its network
-  | 'foreign' // `only` asked for another relay
-
-/** Whether a peer that hands on such a descriptor has broken the rules. */
-export function isMisbehaviour(reason: RefusalReason): boolean {
-  return reason === 'malformed' || reason === 'work' || reason === 'lifetime' || reason === 'protocol' || reason === 'address'
-}
-
-export type AddResult =
-  | { readonly type: 'added' | 'replaced'; readonly entry: RelayEntry }
-  | { readonly type: 'duplicate'; readonly entry: RelayEntry }
-  /** A newer edition is there already (or, with the same sequence number, the one that wins the tie). */
-  | { readonly type: 'older'; readonly equivocation: boolean }
-  | { readonly type: 'refused'; readonly reason: RefusalReason; readonly detail: string }
 
 /** A change of the known tier. */
 export interface ViewChange {
@@ -181,7 +146,7 @@ export class View {
     if (only !== undefined && descriptor.id !== only) return refused('foreign', 'of another relay')
     const existing = this.#entries.get(descriptor.id)
     if (existing && existing.descriptor.sequence > descriptor.sequence) return { type: 'older', equivocation: false }
-    const claim = this.#judge(descriptor, now)
+    const claim = judgeDescriptor(this.#suite, this.rules, this.networkId, descriptor, now)
     if ('reason' in claim) return claim
     let signed: SignedDescriptor
     try {
@@ -207,7 +172,7 @@ export class View {
       if (unverified.descriptor.id !== only) return 'foreign'
       const held = this.#entries.get(only)
       if (held && held.descriptor.sequence > unverified.descriptor.sequence) return 'older'
-      const claim = this.#judge(unverified.descriptor, now)
+      const claim = judgeDescriptor(this.#suite, this.rules, this.networkId, unverified.descriptor, now)
       if ('reason' in claim) return claim.reason
       unverified.verify(this.#suite)
       return null
@@ -220,38 +185,6 @@ export class View {
   /** The sequence number in a descriptor of the right form. @throws MalformedError */
   sequenceOf(bytes: Uint8Array): number {
     return this.#decode(bytes).descriptor.sequence
-  }
-
-  /** The rules of the known tier that concern one descriptor alone. */
-  #judge(descriptor: Descriptor, now: number): Claim | (AddResult & { type: 'refused' }) {
-    const { descriptors, protocols, admission, work } = this.rules
-    if (descriptor.publishedAt > now + descriptors.clockToleranceMs) return refused('future', 'dated in the future')
-    if (descriptor.expiresAt <= now) return refused('expired', 'has expired')
-    if (descriptor.expiresAt - descriptor.publishedAt > descriptors.lifetimeMs) return refused('lifetime', 'is valid for too long')
-    if (!overlaps(descriptor.protocols.circuit, protocols.circuit) || !overlaps(descriptor.protocols.link, protocols.link)) {
-      return refused('protocol', "speaks none of the network's versions")
-    }
-    const groups: Group[] = []
-    const grouped = new Set<string>()
-    const group = (key: string, cap: number): void => {
-      if (grouped.has(key)) return
-      grouped.add(key)
-      groups.push({ key, cap })
-    }
-    for (const text of descriptor.addresses) {
-      const { ip } = parseRelayAddress(text)
-      const scope = addressScope(ip)
-      if (scope === 'unusable' || (scope === 'private' && !admission.privateAddresses)) return refused('address', `at a ${scope} address`)
-      group(networkKey(ip, ip.bytes.length * 8), admission.perAddress)
-      if (ip.family === 4) group(networkKey(ip, 24), admission.perNet24)
-      else group(networkKey(ip, 48), admission.perNet48)
-    }
-    if (descriptor.reach.kind === 'relayed') for (const via of descriptor.reach.via) group(`via ${via}`, admission.perVia)
-    if (descriptor.work.period !== workPeriod(descriptor.publishedAt, work.periodMs))
-      return refused('work', 'proof of work is for another period')
-    const hash = descriptorWorkHash(this.#suite, this.networkId, descriptor)
-    if (leadingZeroBits(hash) < work.bits) return refused('work', `proof of work has fewer than ${work.bits} bits`)
-    return { id: descriptor.id, rank: toHex(hash), groups }
   }
 
   #insert(signed: SignedDescriptor, claim: Claim, existing: Entry | undefined, now: number): AddResult {
@@ -490,15 +423,7 @@ export class View {
   }
 }
 
-function refused(reason: RefusalReason, detail: string): AddResult & { type: 'refused' } {
-  return { type: 'refused', reason, detail }
-}
-
 function refusedMalformed(error: unknown): AddResult {
   if (!(error instanceof MalformedError)) throw error
   return refused('malformed', error.message)
-}
-
-function overlaps(a: readonly number[], b: readonly number[]): boolean {
-  return a.some((version) => b.includes(version))
 }

@@ -8,7 +8,7 @@ import type { Descriptor } from './descriptor.ts'
  *   SHA3-256("shallot-work-1" || network id 8 || identity 32 || period u32 || nonce 8)
  *
  * begins with as many zero bits as the network's rules ask. Bound to network, identity and period, so it is worth nothing elsewhere and
- * expires. Why this function: docs/decisions/0401-proof-of-work.md.
+ * expires. Why this function: docs/decisions/2026-11-20-proof-of-work.md.
  */
 export const WORK_HASH_BYTES = 32
 
@@ -35,6 +35,7 @@ export function descriptorWorkHash(suite: CryptoSuite, networkId: Uint8Array, de
   return workHash(suite, { networkId, id: descriptor.id, period: descriptor.work.period }, descriptor.work.nonce)
 }
 
+/** How many bits of a hash, from its first, are zero. */
 export function leadingZeroBits(hash: Uint8Array): number {
   let bits = 0
   for (const byte of hash) {
@@ -51,9 +52,12 @@ export class WorkSearch {
   readonly #suite: CryptoSuite
   readonly #input: Uint8Array
   readonly #nonce: DataView
+  readonly #from: number
   #attempts = 0
 
-  constructor(suite: CryptoSuite, subject: WorkSubject, bits: number) {
+  /** @param from the first nonce that is tried: 0, or one above a proof that is to be bettered */
+  constructor(suite: CryptoSuite, subject: WorkSubject, bits: number, from = 0) {
+    this.#from = from
     this.#suite = suite
     this.subject = subject
     this.bits = bits
@@ -70,7 +74,7 @@ export class WorkSearch {
   run(attempts: number): Uint8Array | null {
     for (let i = 0; i < attempts; i++) {
       // An attempt above 2^53 is out of reach: a thousand years at ten million a second is 2^58, and rules stop at 40 bits.
-      this.#nonce.setBigUint64(0, BigInt(this.#attempts++))
+      this.#nonce.setBigUint64(0, BigInt(this.#from + this.#attempts++))
       if (leadingZeroBits(this.#suite.sha3_256(this.#input)) >= this.bits) return this.#input.slice(this.#input.length - 8)
     }
     return null

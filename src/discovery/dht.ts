@@ -48,6 +48,7 @@ export function dhtService(options: DhtServiceOptions): (components: KadDHTCompo
   return (components) => service(withDatastore(components, datastore))
 }
 
+/** The DHT key of a relay's record: the text `/shallot-relay/ID`. */
 export function recordKey(id: NodeId): Uint8Array {
   return utf8Bytes(`/${DHT_RECORD_KIND}/${id}`)
 }

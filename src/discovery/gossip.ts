@@ -78,7 +78,7 @@ interface Link {
 
 /**
  * Hands fresh descriptors on among serving nodes: a flood over a few links, in which each node passes on what is new to it, once it has
- * found it valid. Who wants to take part shows its own valid descriptor first. Why not gossipsub: docs/decisions/0403-gossip.md
+ * found it valid. Who wants to take part shows its own valid descriptor first. Why not gossipsub: docs/decisions/2026-11-20-gossip.md
  */
 export class Gossip {
   readonly #options: GossipOptions

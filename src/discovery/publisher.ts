@@ -14,6 +14,9 @@ import {
 } from '../directory/index.ts'
 import type { DiscoveryStore } from './store.ts'
 
+/** How many bits above the rules' a relay works when others with more work keep it out of the view: up to sixteen times as long. */
+export const EXTRA_BITS_MAX = 4
+
 /** What a relay says of itself; the publisher adds number, times and proof of work. */
 export type OwnFields = Omit<DescriptorFields, 'sequence' | 'publishedAt' | 'expiresAt' | 'work'>
 
@@ -64,6 +67,7 @@ export class Publisher {
   readonly #proofs = new Map<number, Uint8Array>()
   #current: SignedDescriptor | null = null
   #search: WorkSearch | null = null
+  #extra: { readonly period: number; readonly bits: number } | null = null
   #timer: NodeJS.Timeout | null = null
   #running: Promise<void> | null = null
   #again = false
@@ -97,7 +101,8 @@ export class Publisher {
     const state = await this.#modules.store.loadState(PUBLISHER_STATE, decodePublisherState)
     if (state) {
       this.#sequence = state.sequence
-      for (const { period, nonce } of state.proofs) if (this.#isGood(period, nonce)) this.#proofs.set(period, nonce)
+      for (const { period, nonce } of state.proofs)
+        if (this.#bits(period, nonce) >= this.#options.rules.work.bits) this.#proofs.set(period, nonce)
     }
     this.#stopped = false
     this.#stop = new AbortController()
@@ -114,6 +119,17 @@ export class Publisher {
     if (sequence < this.#sequence) return
     this.#sequence = sequence
     this.changed()
+  }
+
+  /** Others at the same address or in the same network have worked more: look for a better proof. Returns whether that makes sense. */
+  workMore(): boolean {
+    const period = this.#current?.descriptor.work.period
+    if (period === undefined || this.#stopped) return false
+    const bits = (this.#extra?.period === period ? this.#extra.bits : 0) + 1
+    if (bits > EXTRA_BITS_MAX) return false
+    this.#extra = { period, bits }
+    this.changed()
+    return true
   }
 
   async stop(): Promise<void> {
@@ -184,10 +200,13 @@ export class Publisher {
 
   /** The proof for a period: the kept one, or a new one. Null when stopped meanwhile. */
   async #proof(period: number): Promise<Uint8Array | null> {
+    const bits = this.#options.rules.work.bits + (this.#extra?.period === period ? this.#extra.bits : 0)
     const kept = this.#proofs.get(period)
-    if (kept) return kept
+    if (kept && this.#bits(period, kept) >= bits) return kept
     const { suite, logger, now } = this.#modules
-    const search = new WorkSearch(suite, { networkId: this.#networkId, id: this.id, period }, this.#options.rules.work.bits)
+    const subject = { networkId: this.#networkId, id: this.id, period }
+    const from = kept ? Number(new DataView(kept.buffer, kept.byteOffset).getBigUint64(0)) + 1 : 0
+    const search = new WorkSearch(suite, subject, bits, from)
     this.#search = search
     const began = now()
     try {
@@ -209,9 +228,8 @@ export class Publisher {
     }
   }
 
-  #isGood(period: number, nonce: Uint8Array): boolean {
-    const hash = workHash(this.#modules.suite, { networkId: this.#networkId, id: this.id, period }, nonce)
-    return leadingZeroBits(hash) >= this.#options.rules.work.bits
+  #bits(period: number, nonce: Uint8Array): number {
+    return leadingZeroBits(workHash(this.#modules.suite, { networkId: this.#networkId, id: this.id, period }, nonce))
   }
 
   #keepProof(period: number, nonce: Uint8Array): void {
@@ -235,6 +253,7 @@ export interface PublisherState {
 const magic = new TextEncoder().encode('shallot publisher 1\n')
 const PROOFS_MAX = 4
 
+/** The state as a file; of the proofs the last four. */
 export function encodePublisherState(state: PublisherState): Uint8Array {
   const proofs = state.proofs.slice(-PROOFS_MAX)
   const writer = new Writer(64).bytes(magic).u64(state.sequence).u8(proofs.length)

@@ -111,7 +111,7 @@ export function bootstrapAddress(node: DiscoveryNode): string {
 }
 
 /** Waits until `condition` holds; fails with `what` after `ms`. */
-export async function until(what: string, condition: () => boolean, ms = 10_000): Promise<void> {
+export async function until(what: string, condition: () => boolean, ms = 20_000): Promise<void> {
   const end = performance.now() + ms
   while (!condition()) {
     if (performance.now() > end) throw new Error(`did not happen in ${ms} ms: ${what}`)

@@ -1,8 +1,16 @@
 import { afterEach, describe, expect, test } from 'vitest'
-import { SeededRandom, silentLogger } from '../../../src/base/index.ts'
-import { type NetworkRules, parseRules, type SignedDescriptor, testnetRules, View } from '../../../src/directory/index.ts'
+import { SeededRandom, silentLogger, toHex } from '../../../src/base/index.ts'
+import {
+  descriptorWorkHash,
+  type NetworkRules,
+  networkId,
+  parseRules,
+  type SignedDescriptor,
+  testnetRules,
+  View,
+} from '../../../src/directory/index.ts'
 import { decodePublisherState, MemoryDiscoveryStore, type OwnFields, PUBLISHER_STATE } from '../../../src/discovery/index.ts'
-import { Publisher } from '../../../src/discovery/publisher.ts'
+import { EXTRA_BITS_MAX, Publisher } from '../../../src/discovery/publisher.ts'
 import { suite } from '../directory/support.ts'
 
 const seed = new SeededRandom(4).bytes(32)
@@ -104,6 +112,18 @@ describe('a publisher', () => {
     const later = await started(quick, { store, now: at(0.95) })
     await until(() => decodePublisherState(store.files.get(PUBLISHER_STATE)!).proofs.length === 2)
     expect(later.published[0]!.descriptor.work).toEqual(published[0]!.descriptor.work)
+  })
+
+  test('works more when it is kept out of the view by others', async () => {
+    const { published, publisher } = await started({ ...quick, descriptors: { ...quick.descriptors, republishMs: 60_000 } })
+    await until(() => published.length === 1)
+    const rank = (signed: SignedDescriptor) => toHex(descriptorWorkHash(suite, networkId(suite, quick), signed.descriptor))
+    for (let more = 1; more <= EXTRA_BITS_MAX; more++) {
+      expect(publisher.workMore()).toBe(true)
+      await until(() => published.length === 1 + more)
+    }
+    expect(publisher.workMore()).toBe(false)
+    expect(Number.parseInt(rank(published.at(-1)!).slice(0, 4), 16)).toBeLessThan(1 << (16 - 6 - EXTRA_BITS_MAX))
   })
 
   test('stops while it works, and does not hold up the event loop', async () => {
