@@ -44,6 +44,19 @@ describe('the repository', () => {
     expect(foreign.map(([path, entry]) => `${path}: ${entry.resolved}`)).toEqual([])
   })
 
+  test('has a lockfile that `npm ci` accepts: every optional dependency of a package is in it', () => {
+    // A registry that lacks a platform's package leaves a hole that npm only complains about on the next machine.
+    const { packages } = JSON.parse(read('package-lock.json')) as {
+      packages: Record<string, { optionalDependencies?: Record<string, string> }>
+    }
+    const holes = Object.entries(packages).flatMap(([path, entry]) =>
+      Object.keys(entry.optionalDependencies ?? {})
+        .filter((name) => packages[`node_modules/${name}`] === undefined && packages[`${path}/node_modules/${name}`] === undefined)
+        .map((name) => `${path} wants ${name}, which the lockfile does not have`),
+    )
+    expect(holes).toEqual([])
+  })
+
   test('pins every dependency exactly and explains it in docs/dependencies.md', () => {
     const { dependencies, devDependencies, optionalDependencies } = JSON.parse(read('package.json')) as Record<
       string,
