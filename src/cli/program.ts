@@ -104,11 +104,13 @@ private addresses) stands in its network.toml and in \`shallot status\`.
     .addHelpText(
       'after',
       `
-A client:      $ shallot init --network network.toml
-A relay:       $ shallot init --role guard --role middle --network network.toml \\
-                   --listen /ip4/0.0.0.0/tcp/4460 --advertise /ip4/198.51.100.7/tcp/4460
-A new network: $ shallot init --role bootstrap --listen /ip4/198.51.100.7/tcp/4460
-               then give its network.toml to the others.`,
+A client:
+  $ shallot init --network network.toml
+A relay:
+  $ shallot init --role guard --role middle --network network.toml \\
+      --listen /ip4/0.0.0.0/tcp/4460 --advertise /ip4/198.51.100.7/tcp/4460
+A new network, whose network.toml you then give to the others:
+  $ shallot init --role bootstrap --listen /ip4/198.51.100.7/tcp/4460`,
     )
     .action(async (options) => done(await (await import('./commands/init.ts')).init(options)))
 
