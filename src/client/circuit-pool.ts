@@ -2,7 +2,7 @@ import { type Logger, messageOf, type NodeId, type Random, type ShallotError } f
 import type { CryptoSuite } from '../crypto/index.ts'
 import type { View } from '../directory/index.ts'
 import type { CellChannel, ChannelDialer } from '../link/index.ts'
-import { createClientCircuit } from '../onion/index.ts'
+import { type BatchMemory, createClientCircuit } from '../onion/index.ts'
 import {
   type CircuitPurpose,
   type CircuitRequest,
@@ -63,6 +63,8 @@ export interface CircuitPoolModules {
   readonly paths: PathSource
   readonly guards: GuardSample
   readonly dialer: ChannelDialer
+  /** The link's memory of large batches. */
+  readonly memory: BatchMemory
   readonly now: () => number
   readonly wall: () => number
   readonly logger: Logger
@@ -365,7 +367,7 @@ export class CircuitPool {
   }
 
   async #extendAll(entry: PooledCircuit): Promise<void> {
-    const { guards, view, dialer, suite, config, now, wall, logger } = this.#m
+    const { guards, view, dialer, memory, suite, config, now, wall, logger } = this.#m
     const [guardId] = entry.choice.path
     const guard = view.get(guardId)
     if (!guard) throw new StreamError('no-circuit', 'the guard has left the view')
@@ -378,8 +380,9 @@ export class CircuitPool {
       throw error
     }
     const circuit = new OwnCircuit({
-      machine: createClientCircuit({ suite }),
+      machine: createClientCircuit({ suite, memory }),
       channel,
+      memory,
       now,
       logger,
       streamEnded: () => {

@@ -1,5 +1,5 @@
 import { Duplex } from 'node:stream'
-import type { EndReason } from '../onion/index.ts'
+import type { CellBatch, EndReason } from '../onion/index.ts'
 import { StreamError } from './stream-error.ts'
 
 /** What a stream needs of the circuit it runs on. */
@@ -8,6 +8,8 @@ export interface StreamCircuit {
   offer(stream: number, bytes: Uint8Array): boolean
   end(stream: number, reason: EndReason): void
   consume(stream: number, length: number): void
+  /** The batch's memory is free. */
+  recycle(memory: CellBatch): void
 }
 
 /** How much may wait in the Duplex for its reader; the rest is held back by credit. */
@@ -28,6 +30,8 @@ export class CircuitStream extends Duplex {
   #wanted = false
   #ended = false
   #writeDone: (() => void) | null = null
+  /** Batches that nothing but a chunk of this stream is a view of. */
+  readonly #memory = new WeakMap<ArrayBufferLike, CellBatch>()
   /** The machine knows no such stream any more: nothing to say to it. */
   #over = false
 
@@ -38,11 +42,23 @@ export class CircuitStream extends Duplex {
   }
 
   /** The circuit delivers bytes (ownership passes). */
-  receive(bytes: Uint8Array): void {
+  receive(bytes: Uint8Array, memory: CellBatch | null): void {
     if (this.destroyed) return
+    if (memory) this.#memory.set(bytes.buffer, memory)
     this.bytesIn += bytes.length
     if (this.#wanted) this.#give(bytes)
     else this.#waiting.push(bytes)
+  }
+
+  /**
+   * A reader that took a whole chunk (by 'data') and holds it no more may say so: its memory is used again. Optional; `chunk` must not
+   * be looked at afterwards.
+   */
+  release(chunk: Uint8Array): void {
+    const memory = this.#memory.get(chunk.buffer)
+    if (!memory) return
+    this.#memory.delete(chunk.buffer)
+    this.#circuit.recycle(memory)
   }
 
   /** The other side has ended. */

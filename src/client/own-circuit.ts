@@ -2,6 +2,7 @@ import { type Logger, messageOf, type NodeId, nodeKey, ShallotError } from '../b
 import { Deadline, flushCells } from '../drive/index.ts'
 import type { CellChannel } from '../link/index.ts'
 import type {
+  BatchMemory,
   ChannelEnd,
   CircuitOutput,
   ClientCircuitMachine,
@@ -76,6 +77,7 @@ export interface StreamFacts {
 export interface OwnCircuitModules {
   readonly machine: ClientCircuitMachine
   readonly channel: CellChannel
+  readonly memory: BatchMemory
   readonly now: () => number
   readonly logger: Logger
   /** A stream, a question or an association is over. */
@@ -183,6 +185,7 @@ export class OwnCircuit {
           offer: (stream, bytes) => this.#offer(stream, bytes),
           end: (stream, reason) => this.#endStream(stream, reason),
           consume: (stream, length) => this.#consume(stream, length),
+          recycle: (memory) => this.#m.memory.recycle(memory),
         })
         // A stream nobody holds yet may be destroyed with an error: that is told through the promise.
         duplex.on('error', () => {})
@@ -344,7 +347,7 @@ export class OwnCircuit {
       }
       case 'data':
         this.bytesIn += output.bytes.length
-        this.#streams.get(output.stream)?.duplex.receive(output.bytes)
+        this.#streams.get(output.stream)?.duplex.receive(output.bytes, output.memory)
         return
       case 'writable':
         this.#streams.get(output.stream)?.duplex.writableAgain()

@@ -1,6 +1,12 @@
 import type { Duplex } from 'node:stream'
 import type { ResolveAnswer, Target } from '../onion/index.ts'
 
+/** A stream as ingress has it. */
+export interface ClientStream extends Duplex {
+  /** A reader that took a whole chunk (by 'data') and holds it no more may say so: its memory is used again. Never necessary. */
+  release?(chunk: Uint8Array): void
+}
+
 /** What ingress (SOCKS, HTTP proxy, `fetch`) asks of the client. Errors are ShallotErrors; `retry` says whether another try may help. */
 export interface ClientService {
   /**
@@ -8,7 +14,7 @@ export interface ClientService {
    * destroys it with an error (never a clean end), so the caller resets its application socket.
    * @throws StreamError with `reason` (an EndReason, or 'no-circuit')
    */
-  connect(target: Target, options: StreamOptions): Promise<{ stream: Duplex; address: string | null }>
+  connect(target: Target, options: StreamOptions): Promise<{ stream: ClientStream; address: string | null }>
   /** Resolved at the exit. A name gives addresses; an address in text gives names. @throws StreamError */
   resolve(name: string, options: StreamOptions): Promise<readonly ResolveAnswer[]>
   /** Datagrams on a circuit of their own. @throws StreamError */

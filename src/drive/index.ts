@@ -1,2 +1,3 @@
 export * from './deadline.ts'
 export * from './flush.ts'
+export * from './read-buffers.ts'

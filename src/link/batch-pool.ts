@@ -1,11 +1,11 @@
 import { assert } from '../base/index.ts'
-import { BATCH_HEADROOM, CELL_BYTES, type CellBatch } from '../onion/index.ts'
+import { BATCH_HEADROOM, type BatchMemory, CELL_BYTES, type CellBatch } from '../onion/index.ts'
 
 /** Cells of a pooled buffer: a batch of them and a frame header are just under 64 KiB. */
 export const POOL_CELLS = 42
 export const POOL_BYTES = BATCH_HEADROOM + POOL_CELLS * CELL_BYTES
 /** Smaller batches get memory of their own, so that a few cells never hold a large buffer. */
-const OWN_MEMORY_CELLS = 20
+export const OWN_MEMORY_CELLS = 20
 /** Free buffers kept: 4 MiB. */
 const MAX_FREE = 64
 
@@ -14,11 +14,14 @@ const MAX_FREE = 64
  * so what a relay passes on needs no new memory at all: without this, every megabyte relayed would make the garbage collector run.
  * Only whole batches come back; a batch whose cells were used apart is left to the collector.
  */
-export class BatchPool {
+export class BatchPool implements BatchMemory {
+  readonly cells = POOL_CELLS
   readonly #free: Uint8Array[] = []
   /** Buffers given out as batches: nothing else is ever taken back, and each only once. */
   readonly #lent: WeakSet<ArrayBufferLike> = new WeakSet()
   readonly #poison: boolean
+  /** The fewest buffers that were free since the last `trim`. */
+  #spare = 0
 
   /** @param poison overwrites what comes back, so that a test sees who uses a batch after sending it */
   constructor(poison = false) {
@@ -31,7 +34,15 @@ export class BatchPool {
 
   /** POOL_BYTES of memory with anything in it. Give it back by `put`, or make it a batch by `lend`. */
   take(): Uint8Array {
-    return this.#free.pop() ?? uninitialised(POOL_BYTES)
+    const buffer = this.#free.pop()
+    this.#spare = Math.min(this.#spare, this.#free.length)
+    return buffer ?? uninitialised(POOL_BYTES)
+  }
+
+  /** Lets go of half of what was not needed since the last call; called about once a second. */
+  trim(): void {
+    this.#free.length -= Math.ceil(this.#spare / 2)
+    this.#spare = this.#free.length
   }
 
   put(buffer: Uint8Array): void {

@@ -8,6 +8,8 @@ import { yamux } from '@libp2p/yamux'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p, type ServiceFactoryMap } from 'libp2p'
 import { type Logger, messageOf, type NodeId, nodeIdFromKey, ShallotError, silentLogger } from '../base/index.ts'
+import type { BatchMemory } from '../onion/index.ts'
+import { BatchPool } from './batch-pool.ts'
 import { ByteMeter } from './byte-meter.ts'
 import { ed25519PublicKey, identityMismatch, makeCertificate } from './certificate.ts'
 import type { CellChannel, ChannelAcceptor, ChannelDialer } from './channel.ts'
@@ -60,6 +62,8 @@ export interface Host<Services extends ServiceMap = ServiceMap> {
   readonly libp2p: Libp2p<Services>
   /** All bytes queued by channels. */
   readonly meter: ByteMeter
+  /** The memory of large batches: machines take theirs from here too, so that what was sent is used again. */
+  readonly memory: BatchMemory
   readonly dialer: ChannelDialer
   /** Who is given the channels that peers open; before it is set, and with null, they are refused. */
   onChannel(acceptor: ChannelAcceptor | null): void
@@ -94,11 +98,13 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
   const id = nodeIdFromKey(ed25519PublicKey(options.key))
   const localFor = (host: string): string | undefined => outboundAddressFor(host, options.outboundAddress ?? 'auto', listen)
   const state: { acceptor: ChannelAcceptor | null } = { acceptor: null }
+  const memory = new BatchPool()
   const links = new TlsLinks({
     id,
     certificate: makeCertificate(options.key, Date.now()),
     limits,
     meter,
+    pool: memory,
     logger,
     outboundAddressFor: localFor,
     acceptor: () => (mode === 'client' ? null : state.acceptor),
@@ -146,7 +152,7 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
     await links.stop()
     throw listenFailure ?? error
   }
-  return new RunningHost({ id, mode, libp2p, links, meter, limits, logger, listen, dialling, state }).started()
+  return new RunningHost({ id, mode, libp2p, links, meter, memory, limits, logger, listen, dialling, state }).started()
 }
 
 interface Parts<Services extends ServiceMap> {
@@ -155,6 +161,7 @@ interface Parts<Services extends ServiceMap> {
   readonly libp2p: Libp2p<Services>
   readonly links: TlsLinks
   readonly meter: ByteMeter
+  readonly memory: BatchMemory
   readonly limits: LinkLimits
   readonly logger: Logger
   readonly listen: readonly string[]
@@ -166,6 +173,7 @@ class RunningHost<Services extends ServiceMap> implements Host<Services> {
   readonly id: NodeId
   readonly libp2p: Libp2p<Services>
   readonly meter: ByteMeter
+  readonly memory: BatchMemory
   readonly dialer: ChannelDialer
   readonly #parts: Parts<Services>
   readonly #turns = new Turns()
@@ -178,6 +186,7 @@ class RunningHost<Services extends ServiceMap> implements Host<Services> {
     this.id = parts.id
     this.libp2p = parts.libp2p
     this.meter = parts.meter
+    this.memory = parts.memory
     this.dialer = { openChannel: (id, addresses, signal) => this.#open(id, addresses, signal) }
     this.#timer = setInterval(() => this.#measure(), MEASURE_MS)
     this.#timer.unref()

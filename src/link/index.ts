@@ -1,3 +1,4 @@
+export { BatchPool } from './batch-pool.ts'
 export { ByteMeter } from './byte-meter.ts'
 export { decodeCertificate, verifyCertificate } from './certificate.ts'
 export * from './channel.ts'

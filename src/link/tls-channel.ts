@@ -1,6 +1,6 @@
 import type { NodeId } from '../base/index.ts'
 import { BATCH_HEADROOM, CELL_BYTES, type CellBatch, type ChannelEnd } from '../onion/index.ts'
-import { type BatchPool, POOL_BYTES, POOL_CELLS } from './batch-pool.ts'
+import { type BatchPool, OWN_MEMORY_CELLS, POOL_BYTES, POOL_CELLS, uninitialised } from './batch-pool.ts'
 import { BatchQueue } from './batch-queue.ts'
 import type { ByteMeter } from './byte-meter.ts'
 import type { CellChannel, CellChannelHandlers } from './channel.ts'
@@ -45,6 +45,8 @@ const DRAINED_CELLS = 21
 const GRANT_PARTS = 4
 /** Added to the round trip when the window is judged: what a busy machine may take to get round to a process. */
 const SCHEDULING_SLACK_MS = 10
+/** How a small receive buffer grows. */
+const GROWTH = 4
 /** The longest round trip believed. */
 const MAX_RTT_MS = 500
 
@@ -81,6 +83,8 @@ export class TlsChannel implements CellChannel, TurnTask {
   #filledTo = BATCH_HEADROOM
   /** Buffers that are full, until the end of the turn. */
   #full: Uint8Array[] | null = null
+  /** Cells of the frame that is coming in. */
+  #frameCells = 1
   /** A part of a cell that came in before this turn. */
   #rest: Uint8Array | null = null
 
@@ -194,6 +198,7 @@ export class TlsChannel implements CellChannel, TurnTask {
       return false
     }
     this.#allowance -= count
+    this.#frameCells = count
     return true
   }
 
@@ -202,46 +207,62 @@ export class TlsChannel implements CellChannel, TurnTask {
     if (this.#state !== 'open') return
     let at = from
     while (at < to) {
-      const filling = this.#filling ?? this.#startFilling()
-      const size = Math.min(to - at, POOL_BYTES - this.#filledTo)
+      const filling = this.#roomToFill()
+      const size = Math.min(to - at, filling.length - this.#filledTo)
       filling.set(chunk.subarray(at, at + size), this.#filledTo)
       at += size
       this.#filledTo += size
-      if (this.#filledTo === POOL_BYTES) {
-        this.#full ??= []
-        this.#full.push(filling)
-        this.#filling = null
-      }
     }
   }
 
   /** Delivers the whole cells received so far; called once a turn. */
   assemble(): void {
-    const { pool } = this.#link
     const now = this.#link.now()
     const full = this.#full
     this.#full = null
-    if (full !== null) for (const buffer of full) this.#inbox.push(pool.lend(buffer, POOL_CELLS), now)
+    if (full !== null) for (const buffer of full) this.#inbox.push(this.#link.pool.lend(buffer, POOL_CELLS), now)
     const filling = this.#filling
     if (filling === null) return
     this.#filling = null
     const count = Math.floor((this.#filledTo - BATCH_HEADROOM) / CELL_BYTES)
     const end = BATCH_HEADROOM + count * CELL_BYTES
     if (this.#filledTo > end) this.#rest = filling.slice(end, this.#filledTo)
-    if (count === 0) pool.put(filling)
-    else this.#inbox.push(pool.lend(filling, count), now)
+    if (filling.length === POOL_BYTES) {
+      if (count === 0) this.#link.pool.put(filling)
+      else this.#inbox.push(this.#link.pool.lend(filling, count), now)
+    } else if (count > 0) {
+      const bytes = filling.length > 2 * end ? filling.slice(0, end) : filling
+      this.#inbox.push({ bytes, start: BATCH_HEADROOM, count }, now)
+    }
   }
 
-  #startFilling(): Uint8Array {
-    const filling = this.#link.pool.take()
-    this.#filling = filling
-    this.#filledTo = BATCH_HEADROOM
-    if (this.#rest !== null) {
-      filling.set(this.#rest, BATCH_HEADROOM)
-      this.#filledTo += this.#rest.length
-      this.#rest = null
+  /** The buffer to receive into, not full. A few cells get as much memory as they need; many get a buffer of the pool. */
+  #roomToFill(): Uint8Array {
+    const filling = this.#filling
+    if (filling !== null && this.#filledTo < filling.length) return filling
+    if (filling !== null && filling.length < POOL_BYTES) return this.#replaceFilling(bufferFor(this.#link.pool, filling.length * GROWTH))
+    if (filling !== null) {
+      this.#full ??= []
+      this.#full.push(filling)
+      this.#filling = null
     }
-    return filling
+    return this.#replaceFilling(bufferFor(this.#link.pool, BATCH_HEADROOM + this.#frameCells * CELL_BYTES))
+  }
+
+  /** Goes on in another buffer, with what was received before. */
+  #replaceFilling(next: Uint8Array): Uint8Array {
+    if (this.#filling !== null) {
+      next.set(this.#filling.subarray(BATCH_HEADROOM, this.#filledTo), BATCH_HEADROOM)
+    } else {
+      this.#filledTo = BATCH_HEADROOM
+      if (this.#rest !== null) {
+        next.set(this.#rest, BATCH_HEADROOM)
+        this.#filledTo += this.#rest.length
+        this.#rest = null
+      }
+    }
+    this.#filling = next
+    return next
   }
 
   receiveWindow(cells: number): boolean {
@@ -349,7 +370,7 @@ export class TlsChannel implements CellChannel, TurnTask {
   }
 
   #dropFilling(): void {
-    if (this.#filling !== null) this.#link.pool.put(this.#filling)
+    if (this.#filling?.length === POOL_BYTES) this.#link.pool.put(this.#filling)
     this.#filling = null
     this.#full = null
     this.#rest = null
@@ -361,4 +382,8 @@ export class TlsChannel implements CellChannel, TurnTask {
     this.#dropFilling()
     this.#link.remove(this)
   }
+}
+
+function bufferFor(pool: BatchPool, bytes: number): Uint8Array {
+  return bytes > BATCH_HEADROOM + OWN_MEMORY_CELLS * CELL_BYTES ? pool.take() : uninitialised(bytes)
 }

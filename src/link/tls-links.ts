@@ -297,6 +297,7 @@ export class TlsLinks {
 
   #sweep(): void {
     const now = this.#now()
+    this.#pool.trim()
     for (const link of [...this.#links]) link.sweep(now)
     const idle = [...this.#links].filter((link) => link.channels === 0).sort((a, b) => b.usedAt - a.usedAt)
     for (const link of idle.slice(this.#limits.keepIdleLinks)) {

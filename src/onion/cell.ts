@@ -25,6 +25,22 @@ export interface CellBatch {
   readonly count: number
 }
 
+/**
+ * Where machines get the memory of large batches, and give back what has been consumed: a pool that its driver has. Without one every
+ * batch is fresh memory.
+ */
+export interface BatchMemory {
+  /** Cells that a buffer of `take` holds. */
+  readonly cells: number
+  /** A buffer of BATCH_HEADROOM bytes and `cells` cells with anything in it. It becomes a batch by `lend`, or goes back by `put`. */
+  take(): Uint8Array
+  put(buffer: Uint8Array): void
+  /** A batch of the first `count` cells of a buffer from `take`. */
+  lend(buffer: Uint8Array, count: number): CellBatch
+  /** Takes back a batch that nobody uses any more, if its memory came from here and is whole. */
+  recycle(batch: CellBatch): void
+}
+
 /** A zeroed batch of `count` cells. */
 export function newBatch(count: number): CellBatch {
   return { bytes: new Uint8Array(BATCH_HEADROOM + count * CELL_BYTES), start: BATCH_HEADROOM, count }

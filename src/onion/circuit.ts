@@ -78,7 +78,8 @@ export type CircuitOutput =
   | { readonly type: 'resolve'; readonly stream: number; readonly name: string } // a name, or an address in text for a pointer; then answer
   | { readonly type: 'datagrams-open'; readonly stream: number }
   // --- both
-  | { readonly type: 'data'; readonly stream: number; readonly bytes: Uint8Array } // owned by the driver; give credit back by `consume`
+  // owned by the driver; give credit back by `consume`. `memory`, where given, is the batch whose only view `bytes` is: for `BatchMemory.recycle`
+  | { readonly type: 'data'; readonly stream: number; readonly bytes: Uint8Array; readonly memory: CellBatch | null }
   | { readonly type: 'writable'; readonly stream: number } // `offer` takes more
   | { readonly type: 'end'; readonly stream: number; readonly reason: EndReason } // the other side ended: 'done' its direction, else all
   | { readonly type: 'datagram'; readonly stream: number; readonly peer: Target; readonly bytes: Uint8Array }

@@ -1,6 +1,6 @@
 import { assert, MalformedError, ShallotError } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
-import { type CellBatch, newBatch, subBatch } from './cell.ts'
+import { type BatchMemory, type CellBatch, newBatch, subBatch } from './cell.ts'
 import { CellPacker } from './cell-packer.ts'
 import type { ChannelEnd, CircuitOutput, ClientCircuitMachine, CloseReason, EndReason, HopTarget, Target } from './circuit.ts'
 import { type CircuitLimits, circuitLimits } from './circuit-limits.ts'
@@ -15,11 +15,15 @@ export interface ClientCircuitOptions {
   readonly suite: CryptoSuite
   /** What differs from `circuitLimits`. */
   readonly limits?: Partial<CircuitLimits>
+  /** Where large batches get their memory. */
+  readonly memory?: BatchMemory
+  /** Told of offered bytes that are not used any more: what was packed, or dropped with its stream. */
+  readonly release?: (bytes: Uint8Array) => void
 }
 
 /** A client's end of one circuit, before its first hop. */
 export function createClientCircuit(options: ClientCircuitOptions): ClientCircuitMachine {
-  return new ClientCircuit(options.suite, { ...circuitLimits, ...options.limits })
+  return new ClientCircuit(options)
 }
 
 /**
@@ -46,10 +50,19 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
   readonly #seal = (batch: CellBatch, hop: number): void => this.#layers.sealForward(batch, hop)
   #state: State = READY
 
-  constructor(suite: CryptoSuite, limits: CircuitLimits) {
+  constructor(options: ClientCircuitOptions) {
+    const { suite, memory = null, release = null } = options
     this.#suite = suite
-    this.#limits = limits
-    this.#endpoint = new Endpoint({ role: 'client', suite, limits, outputs: this.#outputs, servesExit: false })
+    this.#limits = { ...circuitLimits, ...options.limits }
+    this.#endpoint = new Endpoint({
+      role: 'client',
+      suite,
+      limits: this.#limits,
+      outputs: this.#outputs,
+      servesExit: false,
+      memory,
+      release,
+    })
   }
 
   get hops(): number {
@@ -168,7 +181,7 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
       if (!(error instanceof MalformedError)) throw error
       this.#end('protocol', 'local', null)
     }
-    this.#endpoint.flush()
+    this.#endpoint.finishBatch(batch, true)
   }
 
   handleChannelEnd(how: ChannelEnd, _now: number): void {

@@ -1,6 +1,6 @@
 import { ShallotError } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
-import { CELL_BYTES, type CellBatch } from './cell.ts'
+import { type BatchMemory, CELL_BYTES, type CellBatch } from './cell.ts'
 import type { CloseReason, EndReason, ResolveAnswer, Target } from './circuit.ts'
 import type { CircuitLimits } from './circuit-limits.ts'
 import { Reassembler } from './datagrams.ts'
@@ -48,6 +48,9 @@ export interface EndpointOptions {
   readonly outputs: OutputQueue
   /** Relay: whether streams are served here. */
   readonly servesExit: boolean
+  readonly memory?: BatchMemory | null
+  /** Told of offered bytes that are not used any more. */
+  readonly release?: ((bytes: Uint8Array) => void) | null
 }
 
 /**
@@ -76,6 +79,8 @@ export class Endpoint implements OutboxHandler {
   /** The run of data that is being put together in the batch at hand. */
   #run: StreamState | null = null
   #runBytes: Uint8Array = empty
+  /** The output that holds a view of the batch at hand; all others of it are copies. */
+  #view: { memory: CellBatch | null } | null = null
   #runFrom = 0
   #runTo = 0
 
@@ -83,7 +88,7 @@ export class Endpoint implements OutboxHandler {
     this.#o = options
     this.#isClient = options.role === 'client'
     this.roundTrips = new RoundTrips(options.limits.pendingPings)
-    this.#outbox = new Outbox(this)
+    this.#outbox = new Outbox(this, options.memory ?? null, options.release ?? null)
   }
 
   get queuedBytes(): number {
@@ -257,11 +262,23 @@ export class Endpoint implements OutboxHandler {
     const stream = this.#run
     if (!stream) return
     this.#run = null
-    let bytes = this.#runBytes.subarray(this.#runFrom, this.#runTo)
-    // A little data must not hold a large buffer.
-    if (bytes.length * 2 < bytes.buffer.byteLength) bytes = bytes.slice()
+    const view = this.#runBytes.subarray(this.#runFrom, this.#runTo)
     this.#runBytes = empty
-    this.#o.outputs.push({ type: 'data', stream: stream.id, bytes })
+    // A little data must not hold a large buffer. So at most one output of a batch holds it.
+    const isLittle = view.length * 2 < view.buffer.byteLength
+    const output = { type: 'data' as const, stream: stream.id, bytes: isLittle ? new Uint8Array(view) : view, memory: null }
+    if (!isLittle) this.#view = output
+    this.#o.outputs.push(output)
+  }
+
+  /**
+   * After the last cell of a batch: gives out what there is.
+   * @param isWhole nothing of the batch was passed on, so that its memory is free once the data in it has been taken
+   */
+  finishBatch(batch: CellBatch, isWhole: boolean): void {
+    this.flush()
+    if (this.#view && isWhole) this.#view.memory = batch
+    this.#view = null
   }
 
   #data(bytes: Uint8Array, hop: number): CloseReason | null {

@@ -1,4 +1,4 @@
-import { CELL_ROOM_BYTES, type CellBatch, MESSAGE_BODY_BYTES, MESSAGE_HEADER_BYTES } from './cell.ts'
+import { type BatchMemory, CELL_ROOM_BYTES, type CellBatch, MESSAGE_BODY_BYTES, MESSAGE_HEADER_BYTES } from './cell.ts'
 import { CellPacker } from './cell-packer.ts'
 import type { Target } from './circuit.ts'
 import { DatagramQueue } from './datagrams.ts'
@@ -30,6 +30,8 @@ export interface OutboxHandler {
 /** What waits at one end of a circuit, and how it is packed: control messages, then grants, datagrams, and data in turn. */
 export class Outbox {
   readonly #handler: OutboxHandler
+  readonly #memory: BatchMemory | null
+  readonly #release: ((bytes: Uint8Array) => void) | null
   readonly #control: WaitingMessage[] = []
   #controlBytes = 0
   #dataBytes = 0
@@ -40,8 +42,11 @@ export class Outbox {
 
   readonly #isOpen = (id: number): boolean => this.#handler.isOpen(id)
 
-  constructor(handler: OutboxHandler) {
+  /** @param release told of offered bytes that are not used any more */
+  constructor(handler: OutboxHandler, memory: BatchMemory | null, release: ((bytes: Uint8Array) => void) | null) {
     this.#handler = handler
+    this.#memory = memory
+    this.#release = release
   }
 
   get queuedBytes(): number {
@@ -60,7 +65,7 @@ export class Outbox {
 
   /** Queues data of a stream (owned); `touch` puts the stream in line. */
   queue(stream: StreamState, bytes: Uint8Array): void {
-    stream.queue ??= new SendQueue()
+    stream.queue ??= new SendQueue(this.#release)
     stream.queue.push(bytes)
     this.#dataBytes += bytes.length
   }
@@ -105,7 +110,7 @@ export class Outbox {
     this.#datagrams?.expire(now, this.#isOpen)
     const wanted = Math.min(most, this.#cellsWanted(most))
     if (wanted <= 0) return null
-    const packer = new CellPacker(wanted)
+    const packer = new CellPacker(wanted, this.#memory)
     if (this.#packControl(packer, now) && this.#packGrants(packer) && this.#packDatagrams(packer, now)) this.#packData(packer)
     return packer.finish(seal)
   }

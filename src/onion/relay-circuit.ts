@@ -1,6 +1,6 @@
 import { assert, equalBytes, MalformedError } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
-import { batchOf, CELL_BYTES, type CellBatch, newBatch, subBatch } from './cell.ts'
+import { type BatchMemory, batchOf, CELL_BYTES, type CellBatch, newBatch, subBatch } from './cell.ts'
 import { CellPacker } from './cell-packer.ts'
 import type { ChannelEnd, CircuitOutput, CloseReason, EndReason, RelayCircuitMachine, ResolveAnswer, Target } from './circuit.ts'
 import { type CircuitLimits, circuitLimits } from './circuit-limits.ts'
@@ -33,6 +33,10 @@ export interface RelayCircuitOptions {
   readonly openedAt?: number
   /** What differs from `circuitLimits`. */
   readonly limits?: Partial<CircuitLimits>
+  /** Where large batches get their memory. */
+  readonly memory?: BatchMemory
+  /** Told of offered bytes that are not used any more: what was packed, or dropped with its stream. */
+  readonly release?: (bytes: Uint8Array) => void
 }
 
 /** A relay's part of one circuit, from the opening of its channel. */
@@ -64,6 +68,8 @@ class RelayCircuit implements RelayCircuitMachine, CircuitMessageHandler {
   readonly #outputs = new OutputQueue()
   #state: State
   #layers: RelayLayers | null = null
+  /** Some of the batch at hand went on to the next hop. */
+  #passedOn = false
   /** Only there while the client has something with this hop itself: most relays of most circuits never need it for long. */
   #endpoint: Endpoint | null = null
 
@@ -150,7 +156,8 @@ class RelayCircuit implements RelayCircuitMachine, CircuitMessageHandler {
       if (!(error instanceof MalformedError)) throw error
       this.#end('protocol', 'local')
     }
-    this.#endpoint?.flush()
+    this.#endpoint?.finishBatch(batch, !this.#passedOn)
+    this.#passedOn = false
     if (this.#endpoint?.isBlank) this.#endpoint = null
   }
 
@@ -209,6 +216,7 @@ class RelayCircuit implements RelayCircuitMachine, CircuitMessageHandler {
 
   #passOn(batch: CellBatch, from: number, to: number): void {
     let passed = batch
+    this.#passedOn = true
     // Behind a cell of this hop's own the headroom is that cell's end, which may be data in the driver's hands: those are copied.
     if (from > 0) passed = batchOf(batch.bytes.subarray(batch.start + from * CELL_BYTES, batch.start + to * CELL_BYTES))
     else if (to < batch.count) passed = subBatch(batch, 0, to)
@@ -280,8 +288,9 @@ class RelayCircuit implements RelayCircuitMachine, CircuitMessageHandler {
   }
 
   #speaking(): Endpoint {
-    const { suite, servesExit } = this.#o
-    this.#endpoint ??= new Endpoint({ role: 'relay', suite, limits: this.#limits, outputs: this.#outputs, servesExit })
+    if (this.#endpoint) return this.#endpoint
+    const { suite, servesExit, memory = null, release = null } = this.#o
+    this.#endpoint = new Endpoint({ role: 'relay', suite, limits: this.#limits, outputs: this.#outputs, servesExit, memory, release })
     return this.#endpoint
   }
 }

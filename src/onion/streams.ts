@@ -171,6 +171,12 @@ export class SendQueue {
   /** How much of the first part is gone. */
   #gone = 0
   length = 0
+  readonly #release: ((bytes: Uint8Array) => void) | null
+
+  /** @param release told of each array that is not used any more */
+  constructor(release: ((bytes: Uint8Array) => void) | null = null) {
+    this.#release = release
+  }
 
   push(bytes: Uint8Array): void {
     if (bytes.length === 0) return
@@ -196,6 +202,7 @@ export class SendQueue {
   }
 
   clear(): void {
+    if (this.#release) for (let i = this.#first; i < this.#parts.length; i++) this.#release(this.#parts[i]!)
     this.#parts.length = 0
     this.#first = 0
     this.#gone = 0
@@ -204,6 +211,7 @@ export class SendQueue {
 
   #drop(): void {
     this.#gone = 0
+    this.#release?.(this.#parts[this.#first]!)
     // The slot is cleared at once; the array is cut when half of it is gone, so that a long queue costs no move a part.
     this.#parts[this.#first++] = nothing
     if (this.#first === this.#parts.length) {

@@ -1,7 +1,8 @@
 import { type Logger, type NodeId, nodeKey } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
+import { ReadBuffers } from '../drive/index.ts'
 import type { ByteMeter, CellChannel, ChannelDialer } from '../link/index.ts'
-import { type CloseReason, createRelayCircuit, type OnionKeyring } from '../onion/index.ts'
+import { type BatchMemory, type CloseReason, createRelayCircuit, type OnionKeyring } from '../onion/index.ts'
 import type { RelayingConfig } from './config.ts'
 import type { ExitService } from './exit-service.ts'
 import { type AdmissionRefusal, PeerQuota } from './peer-quota.ts'
@@ -22,6 +23,8 @@ export interface RelayEngineModules {
   readonly dialer: ChannelDialer
   /** All bytes queued in channels of this node. */
   readonly meter: ByteMeter
+  /** The link's memory of large batches. */
+  readonly memory: BatchMemory
   /** Null where the node is no exit. */
   readonly exit: ExitService | null
   /** Whether peers that are no known relay may open circuits here: the role `guard`. */
@@ -54,6 +57,8 @@ export class RelayEngine {
   readonly #dirty = new Set<ServedCircuit>()
   readonly #sweep: NodeJS.Timeout
   readonly #selfKey: Uint8Array
+  readonly #buffers = new ReadBuffers()
+  readonly #release = (bytes: Uint8Array): void => this.#buffers.release(bytes)
   readonly #refused: Record<string, number> = {}
   readonly #closed: Record<string, number> = {}
   #flushing = false
@@ -86,7 +91,18 @@ export class RelayEngine {
     // Nothing leaves here for a peer that is not in the view: an exit is no open one-hop proxy.
     const servesExit = exit !== null && isRelay
     const circuit = new ServedCircuit({
-      machine: createRelayCircuit({ suite, keyring, self: this.#selfKey, previous: nodeKey(channel.peer), servesExit }),
+      machine: createRelayCircuit({
+        suite,
+        keyring,
+        self: this.#selfKey,
+        previous: nodeKey(channel.peer),
+        servesExit,
+        memory: this.#m.memory,
+        release: this.#release,
+        openedAt: now(),
+      }),
+      memory: this.#m.memory,
+      buffers: this.#buffers,
       client: channel,
       dialer: this.#m.dialer,
       directory,

@@ -1,7 +1,8 @@
 import type { Duplex } from 'node:stream'
 import { type Logger, messageOf, sensitive } from '../base/index.ts'
-import type { CircuitOutput, EndReason, RelayCircuitMachine } from '../onion/index.ts'
-import { ExitRefusal } from './exit-refusal.ts'
+import { type ReadBuffers, readInto } from '../drive/index.ts'
+import type { BatchMemory, CellBatch, CircuitOutput, EndReason, RelayCircuitMachine } from '../onion/index.ts'
+import { endReasonOf } from './exit-refusal.ts'
 import type { DatagramPort, ExitCircuit } from './exit-service.ts'
 
 /** The outputs of a relay's machine that concern streams and datagrams. */
@@ -15,7 +16,7 @@ interface ExitStream {
   socket: Duplex | null
   readonly connecting: AbortController
   /** Data that came before the connection stood; bounded by the stream's initial credit. */
-  early: Uint8Array[]
+  early: { readonly bytes: Uint8Array; readonly memory: CellBatch | null }[]
   /** The client's direction has ended. */
   inputEnded: boolean
   /** This side has said END. */
@@ -25,6 +26,9 @@ interface ExitStream {
 export interface ExitStreamsModules {
   readonly machine: RelayCircuitMachine
   readonly exit: ExitCircuit
+  readonly memory: BatchMemory
+  /** Where the machine's `release` gives back to. */
+  readonly buffers: ReadBuffers
   /** Called when the machine has something to send or to tell: the driver drains it soon. */
   readonly wake: () => void
   readonly now: () => number
@@ -52,7 +56,7 @@ export class ExitStreams {
         void this.#resolve(output.stream, output.name)
         break
       case 'data':
-        this.#write(output.stream, output.bytes)
+        this.#write(output.stream, output.bytes, output.memory)
         break
       case 'writable':
         this.#streams.get(output.stream)?.socket?.resume()
@@ -101,15 +105,15 @@ export class ExitStreams {
       this.#join(id, stream, socket)
     } catch (error) {
       logger.debug('stream not opened', { target: sensitive(`${target.host}:${target.port}`), error: sensitive(messageOf(error)) })
-      if (this.#streams.get(id) === stream) this.#finish(id, reasonOf(error))
+      if (this.#streams.get(id) === stream) this.#finish(id, endReasonOf(error))
     }
     this.#m.wake()
   }
 
   #join(id: number, stream: ExitStream, socket: Duplex): void {
     const { machine, wake } = this.#m
-    socket.on('data', (chunk: Uint8Array) => {
-      if (!machine.offer(id, chunk)) socket.pause()
+    readInto(socket, this.#m.buffers, (bytes) => {
+      if (!machine.offer(id, bytes)) socket.pause()
       wake()
     })
     socket.on('end', () => {
@@ -119,27 +123,28 @@ export class ExitStreams {
       if (stream.inputEnded) this.#streams.delete(id)
       wake()
     })
-    socket.on('error', (error) => this.#failed(id, stream, reasonOf(error)))
+    socket.on('error', (error) => this.#failed(id, stream, endReasonOf(error)))
     socket.on('close', () => {
       // A close without an 'end' before it lost data: the client must not take it for a complete stream.
       if (!stream.outputEnded) this.#failed(id, stream, 'reset')
     })
     const early = stream.early
     stream.early = []
-    for (const bytes of early) this.#writeTo(id, stream, socket, bytes)
+    for (const { bytes, memory } of early) this.#writeTo(id, stream, socket, bytes, memory)
     if (stream.inputEnded) socket.end()
   }
 
-  #write(id: number, bytes: Uint8Array): void {
+  #write(id: number, bytes: Uint8Array, memory: CellBatch | null): void {
     const stream = this.#streams.get(id)
     if (!stream) return
-    if (stream.socket) this.#writeTo(id, stream, stream.socket, bytes)
-    else stream.early.push(bytes)
+    if (stream.socket) this.#writeTo(id, stream, stream.socket, bytes, memory)
+    else stream.early.push({ bytes, memory })
   }
 
-  #writeTo(id: number, stream: ExitStream, socket: Duplex, bytes: Uint8Array): void {
+  #writeTo(id: number, stream: ExitStream, socket: Duplex, bytes: Uint8Array, memory: CellBatch | null): void {
     if (socket.destroyed) return
     socket.write(bytes, (error) => {
+      if (memory && !error) this.#m.memory.recycle(memory)
       if (error || this.#streams.get(id) !== stream) return
       this.#m.machine.consume(id, bytes.length, this.#m.now())
       this.#m.wake()
@@ -186,7 +191,7 @@ export class ExitStreams {
       const answers = await this.#m.exit.resolve(name, asking.signal)
       if (this.#resolving.get(id) === asking) this.#m.machine.answer(id, answers)
     } catch (error) {
-      if (this.#resolving.get(id) === asking) this.#m.machine.answer(id, reasonOf(error))
+      if (this.#resolving.get(id) === asking) this.#m.machine.answer(id, endReasonOf(error))
     }
     if (this.#resolving.get(id) === asking) this.#resolving.delete(id)
     if (!this.#closed) this.#m.wake()
@@ -214,25 +219,4 @@ function reset(stream: ExitStream): void {
   if (!socket || socket.destroyed) return
   if (socket.resetAndDestroy) socket.resetAndDestroy()
   else socket.destroy()
-}
-
-/** The END reason of whatever a socket or the exit threw. */
-export function reasonOf(error: unknown): EndReason {
-  if (error instanceof ExitRefusal) return error.reason
-  const code = (error as { code?: unknown } | null)?.code
-  switch (code) {
-    case 'ECONNREFUSED':
-      return 'refused'
-    case 'ETIMEDOUT':
-      return 'timeout'
-    case 'EHOSTUNREACH':
-    case 'ENETUNREACH':
-      return 'unreachable'
-    case 'ECONNRESET':
-    case 'EPIPE':
-    case 'ERR_STREAM_PREMATURE_CLOSE':
-      return 'reset'
-    default:
-      return 'internal'
-  }
 }

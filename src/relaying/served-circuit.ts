@@ -1,7 +1,7 @@
 import { type Logger, nodeIdFromKey, ShallotError } from '../base/index.ts'
-import { Deadline, flushCells } from '../drive/index.ts'
+import { Deadline, flushCells, type ReadBuffers } from '../drive/index.ts'
 import type { CellChannel, ChannelDialer } from '../link/index.ts'
-import type { CellBatch, ChannelEnd, CircuitOutput, CloseReason, RelayCircuitMachine } from '../onion/index.ts'
+import type { BatchMemory, CellBatch, ChannelEnd, CircuitOutput, CloseReason, RelayCircuitMachine } from '../onion/index.ts'
 import type { RelayDirectory } from './engine.ts'
 import type { ExitService } from './exit-service.ts'
 import { ExitStreams } from './exit-streams.ts'
@@ -13,6 +13,8 @@ export interface ServedCircuitModules {
   readonly directory: RelayDirectory
   /** Null where this circuit may not exit here. */
   readonly exit: ExitService | null
+  readonly memory: BatchMemory
+  readonly buffers: ReadBuffers
   readonly extendTimeoutMs: number
   readonly now: () => number
   readonly logger: Logger
@@ -152,6 +154,8 @@ export class ServedCircuit {
       this.#streams = new ExitStreams({
         machine: this.#machine,
         exit: this.#m.exit.openCircuit(),
+        memory: this.#m.memory,
+        buffers: this.#m.buffers,
         wake: () => this.#m.schedule(this),
         now: this.#m.now,
         logger: this.#m.logger,

@@ -4,7 +4,7 @@ import { type NodeId, nodeIdFromKey, ShallotError, silentLogger } from '../../sr
 import { type CircuitEnd, type CircuitHop, OwnCircuit } from '../../src/client/index.ts'
 import { type CryptoSuite, chooseSuite } from '../../src/crypto/index.ts'
 import { parseRules, signDescriptor, testnetRules, View, WORK_NONCE_BYTES, workPeriod } from '../../src/directory/index.ts'
-import { ByteMeter, type CellChannel, type ChannelDialer, memoryChannelPair } from '../../src/link/index.ts'
+import { BatchPool, ByteMeter, type CellChannel, type ChannelDialer, memoryChannelPair } from '../../src/link/index.ts'
 import { createClientCircuit, OnionKeyring } from '../../src/onion/index.ts'
 import { type ExitService, RelayEngine, type RelayingConfig, relayingConfig } from '../../src/relaying/index.ts'
 
@@ -92,9 +92,11 @@ export class MemoryMesh {
   /** A circuit through the relays (all of them, in order, when not given). */
   async circuit(path: readonly MemoryRelay[] = this.relays, closed: (end: CircuitEnd) => void = () => {}): Promise<OwnCircuit> {
     const channel = await this.dialer(this.clientId, this.clientMeter).openChannel(path[0]!.id, [], new AbortController().signal)
+    const memory = new BatchPool(true)
     const circuit = new OwnCircuit({
-      machine: createClientCircuit({ suite }),
+      machine: createClientCircuit({ suite, memory }),
       channel,
+      memory,
       now: () => performance.now(),
       logger: silentLogger,
       streamEnded: () => {},
@@ -122,6 +124,7 @@ export class MemoryMesh {
       keyring,
       directory: { addressesOf: (wanted) => (this.relays.some((relay, i) => relay.id === wanted && known(i)) ? [] : null) },
       dialer: this.dialer(id, meter),
+      memory: new BatchPool(true),
       meter,
       exit: isExit ? (this.#options.exit ?? loopbackExit) : null,
       servesClients: this.#options.servesClients ?? true,

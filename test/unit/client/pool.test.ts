@@ -3,6 +3,7 @@ import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { SeededRandom, silentLogger } from '../../../src/base/index.ts'
 import { CircuitPool, Client, clientConfig, PathSource, type PoolEvent, StreamError } from '../../../src/client/index.ts'
+import { BatchPool } from '../../../src/link/index.ts'
 import { GuardSample, type PathConfig, pathConfig } from '../../../src/path/index.ts'
 import { MemoryMesh, suite } from '../../support/mesh-in-memory.ts'
 
@@ -45,6 +46,7 @@ function world(options: { path?: Partial<PathConfig>; relays?: number; exits?: n
     view,
     paths: new PathSource(view, config, null),
     guards,
+    memory: new BatchPool(true),
     dialer: mesh.dialer(mesh.clientId, mesh.clientMeter),
     now: () => performance.now(),
     wall: () => Date.now(),
