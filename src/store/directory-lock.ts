@@ -1,12 +1,17 @@
-import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { link, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { ShallotError } from '../base/index.ts'
 import { isErrno, storeError } from './errors.ts'
 import { PRIVATE_FILE_MODE } from './files.ts'
 
 const LOCK_FILE = 'lock'
 /** A lock that changes hands this often while we try belongs to somebody else. */
-const MAX_TRIES = 5
+const MAX_TRIES = 50
+const TAKEOVER_WAIT_MS = 10
+const TAKEOVER_LIMIT_MS = 10_000
+
+let attempts = 0
 
 /** Holds a directory for this process. */
 export interface DirectoryLock {
@@ -20,7 +25,7 @@ export interface DirectoryLock {
  */
 export async function lockDirectory(dir: string): Promise<DirectoryLock> {
   const path = join(dir, LOCK_FILE)
-  const own = `${path}.${process.pid}-${process.hrtime.bigint().toString(36)}`
+  const own = `${path}.${process.pid}-${++attempts}`
   const content = `${process.pid} ${(await startOf(process.pid)) ?? '-'}\n`
   try {
     await writeFile(own, content, { flag: 'wx', mode: PRIVATE_FILE_MODE })
@@ -45,7 +50,7 @@ export async function lockDirectory(dir: string): Promise<DirectoryLock> {
           },
         )
       }
-      await removeStale(path, holder)
+      await removeStale(path, own, holder)
     }
     throw new ShallotError('directory-in-use', `${dir} is being taken by another Shallot node`, { kind: 'process', retry: 'later' })
   } catch (error) {
@@ -55,18 +60,30 @@ export async function lockDirectory(dir: string): Promise<DirectoryLock> {
   }
 }
 
-/** Moves the lock away only if it still is the dead one: another start may have taken over between reading and now. */
-async function removeStale(path: string, judged: string): Promise<void> {
-  const aside = `${path}.stale-${process.pid}`
+/**
+ * Removes a dead lock. Only one start does so at a time, and it looks again first: another may have taken the directory between reading
+ * and now, and its lock must stay.
+ */
+async function removeStale(path: string, own: string, judged: string): Promise<void> {
+  const guard = `${path}.takeover`
   try {
-    await rename(path, aside)
+    await link(own, guard)
   } catch (error) {
-    if (isErrno(error, 'ENOENT')) return
-    throw error
+    if (!isErrno(error, 'EEXIST')) throw error
+    const since = await stat(guard).then(
+      (facts) => facts.ctimeMs,
+      () => Date.now(),
+    )
+    // A guard is held for a moment; an old one was left by a start that was killed just then.
+    if (Date.now() - since > TAKEOVER_LIMIT_MS) await rm(guard, { force: true })
+    else await setTimeout(TAKEOVER_WAIT_MS)
+    return
   }
-  const moved = await readFile(aside, 'utf8').catch(() => judged)
-  if (moved !== judged) await link(aside, path).catch(() => {})
-  await rm(aside, { force: true })
+  try {
+    if ((await readFile(path, 'utf8').catch(() => null)) === judged) await rm(path, { force: true })
+  } finally {
+    await rm(guard, { force: true })
+  }
 }
 
 async function isAlive(holder: string): Promise<boolean> {
