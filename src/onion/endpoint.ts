@@ -55,7 +55,7 @@ export interface EndpointOptions {
 
 /**
  * One end of a circuit's streams: the same for the client (which speaks with each hop) and for a relay (which speaks with the client: hop 0).
- * What an id may hear and say in each state stands here, all in one place; packing is the outbox's.
+ * Packing is the outbox's. Longer than 500 lines because every transition of an id's life stands in one place.
  */
 export class Endpoint implements OutboxHandler {
   readonly roundTrips: RoundTrips

@@ -189,6 +189,7 @@ export function decodeTarget(body: Uint8Array): Target {
   return target
 }
 
+/** A target within something longer. @throws MalformedError */
 export function readTarget(reader: Reader): Target {
   const port = reader.u16()
   if (port === 0) throw new MalformedError('target', 'port 0')
