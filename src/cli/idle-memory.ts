@@ -3,7 +3,7 @@ import { runInNewContext } from 'node:vm'
 
 /** After the start: what was needed to load and join is garbage by then. */
 const FIRST_MS = 2_000
-const EVERY_MS = 30_000
+const EVERY_MS = 10_000
 /** A share of one core below which the process counts as idle, and above which as busy. */
 const IDLE_SHARE = 0.02
 const BUSY_SHARE = 0.1
