@@ -23,6 +23,7 @@ import { OnionKeyring } from '../onion/index.ts'
 import { addressOf, GuardSample } from '../path/index.ts'
 import { RelayEngine } from '../relaying/index.ts'
 import { Store } from '../store/index.ts'
+import { announcedAddresses } from './announced-addresses.ts'
 import type { NodeConfig } from './config.ts'
 import type { Clocks } from './facts.ts'
 import { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Identity } from './identity.ts'
@@ -127,6 +128,8 @@ async function startParts(ground: Ground, listeners: Set<(event: NodeEvent) => v
   stops.push(() => host.stop())
   signal.throwIfAborted()
 
+  // Told at the start rather than by every edition of the descriptor.
+  if (serves) announcedAddresses(host.addresses(), config.node.advertise, config.network.admission.privateAddresses)
   const keyring = serves ? await loadKeyring(ground) : null
   const serving = keyring && modules.has('relaying') ? startServing(ground, host, keyring) : null
   if (serving) stops.push(() => serving.engine.stop())
@@ -188,9 +191,10 @@ function dhtServices(
 /** What this node says of itself in its descriptor. */
 function ownFields({ config }: Ground, host: Host, keyring: OnionKeyring, exit: Exit | null): OwnFields {
   const { advertise, roles, bandwidthBytesPerSecond, family } = config.node
+  const { network } = config
   return {
     onionKey: keyring.current,
-    addresses: advertise.length > 0 ? advertise.flatMap((address) => [address, `${address}/tls`]) : host.addresses(),
+    addresses: announcedAddresses(host.addresses(), advertise, network.admission.privateAddresses),
     reach: { kind: 'direct' },
     roles: roles.filter((role) => role !== 'client'),
     exitPolicy: exit?.summary() ?? null,
