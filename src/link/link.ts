@@ -136,6 +136,11 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     return this.#channels.size
   }
 
+  /** When something last came in (monotonic ms). */
+  get heardAt(): number {
+    return this.#heardAt
+  }
+
   get isEnded(): boolean {
     return this.#ended
   }
@@ -167,12 +172,12 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   }
 
   /** Ends the link at once: every channel ends as a reset. The peer is told, if it reads. */
-  stop(): void {
+  stop(why = 'stopped'): void {
     if (this.#ended) return
     if (this.#goAwaySentAt === null) this.#control(FrameType.goAway, GoAwayReason.stopping, 0)
     for (const channel of [...this.#channels]) channel.abort()
     this.#flush()
-    this.#finish('reset', 'stopped', true)
+    this.#finish('reset', why, true)
   }
 
   // ---- the connection's events

@@ -20,6 +20,8 @@ import { parseTcpAddress, type TcpAddress } from './multiaddrs.ts'
 
 /** A TLS record of the handshake begins with this byte (RFC 8446 §5.1); libp2p's first byte is multistream-select's length. */
 const TLS_HANDSHAKE_BYTE = 0x16
+/** Inbound connections of one address that have sent nothing yet: an honest one is among them for a round trip. */
+const MAX_SILENT_PER_ADDRESS = 32
 
 export interface TcpTransportOptions {
   /** The local address to dial a host from. */
@@ -153,7 +155,7 @@ class TcpListener extends TypedEventEmitter<ListenerEvents> implements Listener 
 
   /** Waits for the first byte and hands the connection on, the byte put back. */
   #peek(socket: Socket): void {
-    if (this.#silent.size >= this.#options.maxSilent) {
+    if (this.#silent.size >= this.#options.maxSilent || this.#silentOf(socket.remoteAddress) >= MAX_SILENT_PER_ADDRESS) {
       socket.destroy()
       return
     }
@@ -179,6 +181,12 @@ class TcpListener extends TypedEventEmitter<ListenerEvents> implements Listener 
     socket.once('close', onGone)
     socket.setTimeout(this.#options.firstByteTimeoutMs, onSilence)
     socket.on('data', onData)
+  }
+
+  #silentOf(address: string | undefined): number {
+    let count = 0
+    for (const socket of this.#silent) if (socket.remoteAddress === address) count++
+    return count
   }
 
   #upgrade(socket: Socket): void {

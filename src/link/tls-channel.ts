@@ -45,6 +45,8 @@ const DRAINED_CELLS = 21
 const GRANT_PARTS = 4
 /** Added to the round trip when the window is judged: what a busy machine may take to get round to a process. */
 const SCHEDULING_SLACK_MS = 10
+/** Below this, about 768 KiB, the window grows faster: a distant link should not take many round trips to get going. */
+const SMALL_WINDOW_CELLS = 512
 /** How a small receive buffer grows. */
 const GROWTH = 4
 /** The longest round trip believed. */
@@ -336,14 +338,15 @@ export class TlsChannel implements CellChannel, TurnTask {
   }
 
   /**
-   * The window doubles when all of it was taken within two round trips: then it, and not the consumer, was the limit. So it stays
-   * at a few times what the consumer takes in a round trip.
+   * The window doubles (a small one quadruples) when all of it was taken within two round trips: then it, and not the consumer, was
+   * the limit. So it stays at a few times what the consumer takes in a round trip.
    */
   #judgeWindow(): void {
     const now = this.#link.now()
     const rtt = Math.min(this.#link.minRttMs, MAX_RTT_MS) + SCHEDULING_SLACK_MS
     if (now - this.#epochAt < 2 * rtt && !this.#inbox.isPaused) {
-      const more = Math.min(this.#window, this.#link.maxWindowCells - this.#window)
+      const factor = this.#window < SMALL_WINDOW_CELLS ? 4 : 2
+      const more = Math.min(this.#window * (factor - 1), this.#link.maxWindowCells - this.#window)
       this.#window += more
       this.#taken += more
     }

@@ -218,14 +218,23 @@ export class TlsLinks {
   }
 
   #accepted(proven: ProvenSocket): void {
-    const links = this.#byPeer.get(proven.peer) ?? []
-    if (this.#stopped || links.length >= this.#limits.maxLinksPerPeer || this.#links.size >= this.#limits.maxLinks) {
+    if (this.#stopped || this.#links.size >= this.#limits.maxLinks || !this.#hasRoomFor(proven.peer)) {
       this.#options.logger.debug('a direct link was refused: too many links')
       proven.socket.on('error', () => {})
       proven.socket.destroy()
       return
     }
     this.#start(proven, false)
+  }
+
+  /** A peer that comes back while its old links have not been found dead takes the place of the one that has been silent longest. */
+  #hasRoomFor(peer: NodeId): boolean {
+    const links = this.#byPeer.get(peer) ?? []
+    if (links.length < this.#limits.maxLinksPerPeer) return true
+    const oldest = links.reduce((a, b) => (a.heardAt <= b.heardAt ? a : b))
+    if (this.#now() - oldest.heardAt < REPLACEABLE_MS) return false
+    oldest.stop('replaced by a newer one')
+    return true
   }
 
   #start(proven: ProvenSocket, isDialer: boolean): Link {
@@ -311,6 +320,8 @@ export class TlsLinks {
   }
 }
 
+/** A link that has been silent this long gives way to a new one of the same peer. */
+const REPLACEABLE_MS = 5_000
 const MAX_RATED_ADDRESSES = 65_536
 const RATES_KEPT_MS = 10_000
 

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import net from 'node:net'
 import { multiaddr } from '@multiformats/multiaddr'
 import { afterEach, describe, expect, it } from 'vitest'
-import { createHost, type Host, type HostOptions } from '../../../src/link/index.ts'
+import { createHost, defaultLinkLimits, type Host, type HostOptions } from '../../../src/link/index.ts'
 import { hello, numbered, Recorder, until } from '../../compliance/cell-channel.ts'
 
 const hosts: Host[] = []
@@ -186,6 +186,22 @@ describe('the host', () => {
     server.untag(client.id)
     for (let i = 0; i < 200 && (await tags()).length > 0; i++) await new Promise((resolve) => setTimeout(resolve, 5))
     expect(await tags()).toEqual([])
+  })
+
+  it('keeps no more silent connections of one address than a few, and none for long', async () => {
+    const server = await start({ listen: ['/ip4/127.0.0.1/tcp/0'], limits: { ...defaultLinkLimits, handshakeTimeoutMs: 300 } })
+    const port = Number(server.addresses()[0]!.split('/').at(-1))
+    let closed = 0
+    for (let i = 0; i < 50; i++) {
+      const socket = net.connect(port, '127.0.0.1')
+      socket.on('error', () => {})
+      socket.on('close', () => closed++)
+    }
+    await until('those beyond the limit to be closed', () => closed === 18)
+    await until('the others to be closed', () => closed === 50)
+    const client = await start({ mode: 'client' })
+    taking(server)
+    await open(client, server)
   })
 
   it('stops with channels open and frees its ports at once', async () => {

@@ -251,6 +251,24 @@ describe('links of a node', () => {
     expect(ratio).toBeLessThan(5)
   })
 
+  it('give each of many quiet channels as much memory as its cells need', async () => {
+    const [a, b] = [await start(), await start()]
+    const taken = taking(b)
+    const before = process.memoryUsage().arrayBuffers
+    const recorders: Recorder[] = []
+    for (let i = 0; i < 1000; i++) recorders.push(attached(await a.open(b)))
+    for (const recorder of recorders) recorder.channel!.send(hello())
+    // Held by paused readers: what a buffer of the pool for each would be 64 MB.
+    const take = b.acceptor!
+    b.acceptor = (channel) => {
+      const isTaken = take(channel)
+      channel.pause()
+      return isTaken
+    }
+    await until('all channels', () => taken.length === 1000 && b.meter.total === 1000 * CELL_BYTES)
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(16 * 1024 * 1024)
+  })
+
   it('stop with open channels and dials under way, and leave nothing behind', async () => {
     const [a, b] = [await start(), await start()]
     const taken = taking(b)
