@@ -1,5 +1,5 @@
 import { lstat, readdir, readFile, rm } from 'node:fs/promises'
-import { tmpdir, userInfo } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { Logger } from '../base/index.ts'
@@ -54,13 +54,13 @@ export async function runningNodes(): Promise<RunningNode[]> {
 
 function registryDir(): string {
   const runtime = process.env.XDG_RUNTIME_DIR
-  return runtime ? join(runtime, 'shallot') : join(tmpdir(), `shallot-${userInfo().uid}`)
+  return runtime ? join(runtime, 'shallot') : join(tmpdir(), `shallot-${ownUserId()}`)
 }
 
 /** A folder in /tmp could have been made by another user, to send commands elsewhere. */
 async function refuseForeign(dir: string): Promise<void> {
   const stat = await lstat(dir)
-  if (!stat.isDirectory() || stat.uid !== userInfo().uid || (stat.mode & 0o022) !== 0)
+  if (!stat.isDirectory() || stat.uid !== ownUserId() || (stat.mode & 0o022) !== 0)
     throw new Error(`${dir} is not this user's own directory`)
 }
 
@@ -71,4 +71,9 @@ function isAlive(pid: number): boolean {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
+}
+
+/** Not `userInfo()`, which asks the system's name service: a look-up that a client must not make. */
+function ownUserId(): number {
+  return process.getuid?.() ?? -1
 }

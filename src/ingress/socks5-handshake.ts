@@ -1,4 +1,4 @@
-import { concatBytes, formatHostPort, MalformedError, parseHost, utf8Bytes } from '../base/index.ts'
+import { concatBytes, formatHostPort, isIpText, MalformedError, parseHost, utf8Bytes } from '../base/index.ts'
 import type { Target } from '../onion/index.ts'
 import {
   AuthMethod,
@@ -178,6 +178,8 @@ export function encodeAnswer(version: 4 | 5, reply: SocksReplyCode, bound?: Targ
 
 /** @throws MalformedError, SocksRefusal */
 function checkTarget(command: SocksCommand, target: Target): Target {
+  // Where the datagrams will come from (RFC 1928 §7): a hint that programs fill in as they like, PySocks with the name "0".
+  if (command === 'associate') return isIpText(target.host) ? target : { host: '0.0.0.0', port: target.port }
   const host = parseHost(target.host)
   if (command === 'connect' && target.port === 0) throw new MalformedError('SOCKS request', 'the port is 0')
   if (command === 'resolve-pointer' && host.type !== 'ip') {
