@@ -1,30 +1,12 @@
 import { MalformedError, type NodeId } from '../base/index.ts'
-import { CELL_BYTES, type CellBatch, type ChannelEnd, subBatch } from '../onion/index.ts'
+import { CELL_BYTES, type CellBatch, type ChannelEnd } from '../onion/index.ts'
 import type { BatchPool } from './batch-pool.ts'
 import type { ByteMeter } from './byte-meter.ts'
 import type { LinkLimits } from './config.ts'
-import {
-  encodeFrame,
-  FrameDecoder,
-  type FrameSink,
-  FrameType,
-  frameInPlace,
-  GoAwayReason,
-  hasOwnHeadroom,
-  MAX_FRAME_CELLS,
-  ResetReason,
-} from './frames.ts'
+import { FrameDecoder, type FrameSink, FrameType, GoAwayReason, MAX_FRAME_CELLS, ResetReason } from './frames.ts'
+import { LinkOutput, type Wire } from './link-output.ts'
 import { type ChannelLink, TlsChannel } from './tls-channel.ts'
 import type { Turns, TurnTask } from './turns.ts'
-
-/** The connection under a link. */
-export interface Wire {
-  /** Writes the chunks back to back and owns them; the link's `written` is called when the system has taken them. */
-  write(chunks: readonly Buffer[]): void
-  /** Ends the connection after what was written. */
-  end(): void
-  destroy(): void
-}
 
 export interface LinkOptions {
   readonly peer: NodeId
@@ -54,16 +36,6 @@ const MAX_CONTROL_BYTES = 64 * 1024
 const MAX_CHANNEL_ID = 0xffff_fff0
 /** Assumed until the first PONG. */
 const UNKNOWN_RTT_MS = 50
-
-/** What was given to the socket as one, in order. */
-interface Group {
-  readonly at: number
-  controlBytes: number
-  readonly channels: TlsChannel[]
-  readonly bytes: number[]
-  /** Batches whose memory is free once the group has been taken. */
-  readonly finished: CellBatch[]
-}
 
 /**
  * A direct link: one connection to a peer of proven identity, shared by all channels with it in both directions. docs/spec/link.md
@@ -100,11 +72,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   #pingNonce = 0
   #pingSentAt: number | null = null
   // sending
-  #out: Buffer[] = []
-  #group: Group | null = null
-  #groups: Group[] = []
-  #cellBytesWaiting = 0
-  #controlBytesWaiting = 0
+  readonly #output: LinkOutput
   readonly #line: Set<TlsChannel> = new Set()
   readonly #maybeDrained: Set<TlsChannel> = new Set()
   #goAwaySentAt: number | null = null
@@ -122,6 +90,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     this.maxWindowCells = Math.floor(options.limits.maxWindowBytes / CELL_BYTES)
     this.#nextId = options.isDialer ? 1 : 2
     this.#decoder = new FrameDecoder(this)
+    this.#output = new LinkOutput(options.wire, options.meter, options.pool, options.now, () => options.turns.output(this))
     this.openedAt = options.now()
     this.usedAt = this.openedAt
     this.#heardAt = this.openedAt
@@ -195,12 +164,9 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     }
   }
 
-  /** The system has taken the oldest group. */
+  /** The system has taken what was written longest ago. */
   written(): void {
-    const group = this.#groups.shift()
-    if (group === undefined) return
-    for (const batch of group.finished) this.pool.recycle(batch)
-    this.#release(group)
+    this.#output.written()
     if (this.#line.size > 0) this.turns.output(this)
   }
 
@@ -220,7 +186,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     const { pingAfterMs, pingTimeoutMs, writeStallMs, closeTimeoutMs } = this.#limits
     let why: string | null = null
     if (this.#pingSentAt !== null && now - Math.max(this.#pingSentAt, this.#heardAt) > pingTimeoutMs) why = 'no sign of life'
-    if (this.#groups.length > 0 && now - this.#groups[0]!.at > writeStallMs) why = 'the peer takes nothing in'
+    if (now - (this.#output.waitingSince ?? now) > writeStallMs) why = 'the peer takes nothing in'
     if (this.#goAwaySentAt !== null && this.#channels.size === 0 && now - this.#goAwaySentAt > pingTimeoutMs) why = 'closed'
     if (why !== null) {
       this.#finish('reset', why, false)
@@ -293,7 +259,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   }
 
   ping(nonce: number): void {
-    if (this.#controlBytesWaiting > MAX_CONTROL_BYTES) throw new MalformedError('link', 'more questions than are answered')
+    if (this.#output.controlBytes > MAX_CONTROL_BYTES) throw new MalformedError('link', 'more questions than are answered')
     this.#control(FrameType.pong, 0, nonce)
   }
 
@@ -314,25 +280,12 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   // ---- what channels want (ChannelLink)
 
   mayWrite(): boolean {
-    return this.#line.size === 0 && this.#cellBytesWaiting < SOCKET_BUDGET_BYTES
+    return this.#line.size === 0 && this.#output.cellBytes < SOCKET_BUDGET_BYTES
   }
 
   writeCells(channel: TlsChannel, batch: CellBatch, finished: CellBatch | null): void {
     if (channel.id === 0) this.#name(channel)
-    let rest = batch
-    while (rest.count > MAX_FRAME_CELLS) {
-      this.#writeFrame(channel, subBatch(rest, 0, MAX_FRAME_CELLS))
-      rest = subBatch(rest, MAX_FRAME_CELLS, rest.count)
-    }
-    this.#writeFrame(channel, rest)
-    const bytes = batch.count * CELL_BYTES
-    const group = this.#openGroup()
-    group.channels.push(channel)
-    group.bytes.push(bytes)
-    if (finished !== null) group.finished.push(finished)
-    channel.inFlightBytes += bytes
-    this.#cellBytesWaiting += bytes
-    this.meter.add(bytes)
+    this.#output.cells(channel, batch, finished)
   }
 
   enqueue(channel: TlsChannel): void {
@@ -365,8 +318,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   }
 
   inFlightSince(channel: TlsChannel): number | null {
-    for (const group of this.#groups) if (group.channels.includes(channel)) return group.at
-    return this.#group?.channels.includes(channel) === true ? this.#group.at : null
+    return this.#output.sinceOf(channel)
   }
 
   // ----
@@ -386,7 +338,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   }
 
   #refuse(id: number, reason: number): null {
-    if (this.#controlBytesWaiting > MAX_CONTROL_BYTES) throw new MalformedError('link', 'more channels opened than are refused')
+    if (this.#output.controlBytes > MAX_CONTROL_BYTES) throw new MalformedError('link', 'more channels opened than are refused')
     this.#control(FrameType.reset, reason, id)
     return null
   }
@@ -412,36 +364,14 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     this.#byId.set(channel.id, channel)
   }
 
-  #writeFrame(channel: TlsChannel, batch: CellBatch): void {
-    const { bytes, start, count } = batch
-    if (hasOwnHeadroom(start)) {
-      this.#out.push(frameInPlace(bytes, start, count, channel.id))
-      return
-    }
-    // The bytes before a later part of a batch belong to cells that may still wait to be written.
-    this.#out.push(encodeFrame(FrameType.cells, count, channel.id))
-    this.#out.push(Buffer.from(bytes.buffer as ArrayBuffer, bytes.byteOffset + start, count * CELL_BYTES))
-  }
-
   #control(type: number, count: number, channel: number): void {
     if (this.#ended) return
-    const frame = encodeFrame(type, count, channel)
-    this.#out.push(frame)
-    this.#openGroup().controlBytes += frame.length
-    this.#controlBytesWaiting += frame.length
-  }
-
-  #openGroup(): Group {
-    if (this.#group === null) {
-      this.#group = { at: this.now(), controlBytes: 0, channels: [], bytes: [], finished: [] }
-      this.turns.output(this)
-    }
-    return this.#group
+    this.#output.control(type, count, channel)
   }
 
   /** Moves cells from the channels' queues to the socket, each channel in turn, as far as the socket's budget goes. */
   #pump(): void {
-    while (this.#line.size > 0 && this.#cellBytesWaiting < SOCKET_BUDGET_BYTES) {
+    while (this.#line.size > 0 && this.#output.cellBytes < SOCKET_BUDGET_BYTES) {
       const channel = this.#line.values().next().value!
       this.#line.delete(channel)
       channel.writeSome(this.#line.size === 0 ? MAX_FRAME_CELLS : TURN_CELLS)
@@ -451,24 +381,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   }
 
   #flush(): void {
-    const group = this.#group
-    if (group === null || this.#ended) return
-    const chunks = this.#out
-    this.#out = []
-    this.#group = null
-    this.#groups.push(group)
-    for (const chunk of chunks) this.bytesOut += chunk.length
-    this.#options.wire.write(chunks)
-  }
-
-  #release(group: Group): void {
-    for (let i = 0; i < group.channels.length; i++) {
-      const bytes = group.bytes[i]!
-      group.channels[i]!.inFlightBytes -= bytes
-      this.#cellBytesWaiting -= bytes
-      this.meter.add(-bytes)
-    }
-    this.#controlBytesWaiting -= group.controlBytes
+    if (!this.#ended) this.bytesOut += this.#output.flush()
   }
 
   #ping(): void {
@@ -492,11 +405,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   #finish(how: ChannelEnd, why: string, isOrderly: boolean): void {
     if (this.#ended) return
     this.#ended = true
-    this.#out = []
-    if (this.#group !== null) this.#release(this.#group)
-    this.#group = null
-    for (const group of this.#groups) this.#release(group)
-    this.#groups = []
+    this.#output.drop()
     if (isOrderly) this.#options.wire.end()
     else this.#options.wire.destroy()
     for (const channel of [...this.#channels]) channel.linkEnded(how)

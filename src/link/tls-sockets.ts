@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import tls from 'node:tls'
 import { MalformedError, messageOf, type NodeId, ShallotError } from '../base/index.ts'
 import { identityMismatch, type LinkCertificate, verifyCertificate } from './certificate.ts'
-import type { Wire } from './link.ts'
+import type { Wire } from './link-output.ts'
 
 /** ALPN of version 1 of the direct link. docs/spec/link.md §1 */
 export const LINK_PROTOCOL = 'shallot-link/1'
