@@ -40,6 +40,8 @@ export class SimulatedClient extends SimulatedNode {
   readonly #traffic: Traffic
   readonly #options: ClientOptions
   readonly #key: Uint8Array
+  /** Requests have been scheduled: they go on for good, and come to nothing while the client is away. */
+  #isAsking = false
 
   constructor(world: World, index: number, registry: Registry, traffic: Traffic, options: ClientOptions) {
     super(world, `client ${index}`)
@@ -53,6 +55,8 @@ export class SimulatedClient extends SimulatedNode {
 
   override start(): void {
     super.start()
+    if (this.#isAsking) return
+    this.#isAsking = true
     this.#scheduleRequest()
   }
 

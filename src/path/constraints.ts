@@ -45,6 +45,7 @@ export interface PathConstraints {
   readonly exitNodes: ReadonlySet<NodeId>
 }
 
+/** The constraints that a configuration means. Its texts have been checked by `pathConfig`. @param self this node's id when it serves as a relay */
 export function constraintsOf(
   config: Pick<PathConfig, 'excludeNodes' | 'excludeNetworks' | 'exitNodes'>,
   self: NodeId | null = null,

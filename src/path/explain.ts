@@ -39,6 +39,7 @@ export function explain(result: PathResult): readonly string[] {
   ]
 }
 
+/** One line: which position had nobody left, which rule took the last, and how many each rule refused. */
 export function explainFailure({ position, rule, counts, need }: PathFailure): string {
   const ports = position === 'exit' ? portsText(need) : ''
   if (rule === null) return `no ${position}${ports}: there are no candidates`

@@ -167,6 +167,7 @@ export function draw(candidates: Candidates, random: Random): number | null {
   return indexes[low]!
 }
 
+/** Whether an exit's policy lets all the wanted ports through. */
 export function exitServes(relay: RelayFacts, need: ExitNeed): boolean {
   const policy = relay.exitPolicy
   return policy !== null && need.ports.every((port) => allowsPort(policy, port, need.family))

@@ -144,6 +144,7 @@ export function lifetimeEnd(circuit: PoolCircuit, options: Pick<PoolOptions, 'ci
   return circuit.firstUsedAt + options.circuitLifetimeMs * (1 - LIFETIME_SPREAD * circuit.spread)
 }
 
+/** What the exit of a circuit for this request must allow. */
 export function needOf(request: CircuitRequest): ExitNeed {
   return { ports: request.port === null ? [] : [request.port], family: request.port === null ? null : request.family }
 }
