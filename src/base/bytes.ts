@@ -147,10 +147,12 @@ export class Writer {
   }
 }
 
+/** The UTF-8 encoding of a text. */
 export function utf8Bytes(value: string): Uint8Array {
   return text.encode(value)
 }
 
+/** All parts in one fresh array. */
 export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
   let length = 0
   for (const part of parts) length += part.length
@@ -163,6 +165,7 @@ export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
   return all
 }
 
+/** Two lower-case hex digits a byte. */
 export function toHex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex')
 }

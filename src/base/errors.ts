@@ -54,6 +54,7 @@ export class AssertionError extends Error {
   }
 }
 
+/** @throws AssertionError when the condition does not hold */
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new AssertionError(message)
 }

@@ -13,6 +13,7 @@ export interface IpNetwork {
   readonly bits: number
 }
 
+/** An address from its 4 or 16 bytes (borrowed). @throws MalformedError */
 export function ipFromBytes(bytes: Uint8Array): IpAddress {
   if (bytes.length === 4) return { family: 4, bytes }
   if (bytes.length !== 16) throw new MalformedError('IP address', `has ${bytes.length} bytes, not 4 or 16`)
@@ -65,6 +66,7 @@ export function parseNetwork(text: string): IpNetwork {
   return { address: maskAddress(address, bits), bits }
 }
 
+/** `ADDRESS/BITS`. */
 export function formatNetwork(network: IpNetwork): string {
   return `${formatIp(network.address)}/${network.bits}`
 }
@@ -79,6 +81,7 @@ export function maskAddress(address: IpAddress, bits: number): IpAddress {
   return { family: address.family, bytes }
 }
 
+/** Whether the address is of the network's family and lies in it. */
 export function networkContains(network: IpNetwork, address: IpAddress): boolean {
   if (network.address.family !== address.family) return false
   const whole = network.bits >> 3

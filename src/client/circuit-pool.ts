@@ -376,7 +376,7 @@ export class CircuitPool {
     try {
       channel = await dialer.openChannel(guardId, guard.descriptor.addresses, deadline)
     } catch (error) {
-      if (!this.#abort.signal.aborted) guards.noteFailure(guardId, guards.networkProven(now()), now())
+      if (!this.#abort.signal.aborted) guards.noteFailure(guardId, hasAnswered(error) || guards.networkProven(now()), now())
       throw error
     }
     const circuit = new OwnCircuit({
@@ -490,4 +490,14 @@ export class CircuitPool {
       for (const id of entry.choice.path) this.#m.view.noteMeasured(id as NodeId, rate, this.#m.wall())
     }
   }
+}
+
+/** Whether a failed dial shows that the network is up: somebody at the guard's address refused, reset, or was not the guard. */
+function hasAnswered(error: unknown): boolean {
+  for (let at: unknown = error; at instanceof Error; at = at.cause) {
+    const { code } = at as { code?: unknown }
+    if (code === 'ECONNREFUSED' || code === 'ECONNRESET' || code === 'identity-mismatch') return true
+    if (at instanceof AggregateError && at.errors.some(hasAnswered)) return true
+  }
+  return false
 }

@@ -43,10 +43,14 @@ export class CircuitBuildError extends ShallotError {
 }
 
 interface Datagrams {
+  readonly number: number
   readonly openedAt: number
   readonly receive: (from: Target, bytes: Uint8Array) => void
   readonly closed: () => void
 }
+
+/** Streams and associations of this process are counted, whatever circuit they are on. */
+let nextNumber = 1
 
 interface Waiter<T> {
   readonly resolve: (value: T) => void
@@ -54,6 +58,8 @@ interface Waiter<T> {
 }
 
 interface OpenStream {
+  /** Local number, never used again: what people see. */
+  readonly number: number
   readonly openedAt: number
   readonly duplex: CircuitStream
   readonly target: Target
@@ -155,12 +161,12 @@ export class OwnCircuit {
   }
 
   streams(): StreamFacts[] {
-    const streams = [...this.#streams].map(([id, { duplex, target, openedAt }]): StreamFacts => {
+    const streams = [...this.#streams].map(([id, { number, duplex, target, openedAt }]): StreamFacts => {
       const state = this.#connecting.has(id) ? 'connecting' : 'open'
-      return { id, kind: 'stream', target, openedAt, state, bytesIn: duplex.bytesIn, bytesOut: duplex.bytesOut }
+      return { id: number, kind: 'stream', target, openedAt, state, bytesIn: duplex.bytesIn, bytesOut: duplex.bytesOut }
     })
-    for (const [id, { openedAt }] of this.#datagrams)
-      streams.push({ id, kind: 'datagrams', target: null, openedAt, state: 'open', bytesIn: 0, bytesOut: 0 })
+    for (const { number, openedAt } of this.#datagrams.values())
+      streams.push({ id: number, kind: 'datagrams', target: null, openedAt, state: 'open', bytesIn: 0, bytesOut: 0 })
     return streams
   }
 
@@ -189,7 +195,7 @@ export class OwnCircuit {
         })
         // A stream nobody holds yet may be destroyed with an error: that is told through the promise.
         duplex.on('error', () => {})
-        this.#streams.set(id, { openedAt: this.#m.now(), duplex, target, localDone: false, remoteDone: false })
+        this.#streams.set(id, { number: nextNumber++, openedAt: this.#m.now(), duplex, target, localDone: false, remoteDone: false })
         return id
       },
       () => this.#streams.get(id)?.duplex.destroy(),
@@ -211,7 +217,7 @@ export class OwnCircuit {
   openDatagrams(receive: (from: Target, bytes: Uint8Array) => void, closed: () => void): DatagramAssociation {
     if (this.#end) throw new StreamError('circuit-lost')
     const id = this.#machine.openDatagrams(this.#m.now())
-    this.#datagrams.set(id, { openedAt: this.#m.now(), receive, closed })
+    this.#datagrams.set(id, { number: nextNumber++, openedAt: this.#m.now(), receive, closed })
     this.#schedule()
     return {
       send: (to, bytes) => {

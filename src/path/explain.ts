@@ -59,7 +59,7 @@ function drawnText({
 }): string {
   const chance = `${(probability * 100).toFixed(probability < 0.01 ? 3 : 1)} %`
   const before = Object.keys(refused).length > 0 ? `; refused ${how === 'exact' ? 'of all relays' : 'before'}: ${countsText(refused)}` : ''
-  return `drawn by weight from ${candidates} candidates, a chance of ${chance}${before}`
+  return `drawn by weight from ${candidates} candidate${candidates === 1 ? '' : 's'}, a chance of ${chance}${before}`
 }
 
 function countsText(counts: RuleCounts): string {
