@@ -19,6 +19,7 @@ import {
   planPool,
   RelayHealth,
 } from '../path/index.ts'
+import { hasAnswered } from './has-answered.ts'
 import { CircuitBuildError, type CircuitEnd, OwnCircuit } from './own-circuit.ts'
 import type { PathSource } from './path-source.ts'
 import { StreamError } from './stream-error.ts'
@@ -490,14 +491,4 @@ export class CircuitPool {
       for (const id of entry.choice.path) this.#m.view.noteMeasured(id as NodeId, rate, this.#m.wall())
     }
   }
-}
-
-/** Whether a failed dial shows that the network is up: somebody at the guard's address refused, reset, or was not the guard. */
-function hasAnswered(error: unknown): boolean {
-  for (let at: unknown = error; at instanceof Error; at = at.cause) {
-    const { code } = at as { code?: unknown }
-    if (code === 'ECONNREFUSED' || code === 'ECONNRESET' || code === 'identity-mismatch') return true
-    if (at instanceof AggregateError && at.errors.some(hasAnswered)) return true
-  }
-  return false
 }

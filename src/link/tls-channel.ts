@@ -46,7 +46,7 @@ const GRANT_PARTS = 4
 /** Added to the round trip when the window is judged: what a busy machine may take to get round to a process. */
 const SCHEDULING_SLACK_MS = 10
 /** Below this, about 768 KiB, the window grows faster: a distant link should not take many round trips to get going. */
-const SMALL_WINDOW_CELLS = 512
+const SMALL_WINDOW_CELLS = 2048
 /** How a small receive buffer grows. */
 const GROWTH = 4
 /** The longest round trip believed. */
@@ -80,6 +80,8 @@ export class TlsChannel implements CellChannel, TurnTask {
   #taken = 0
   #epochAt: number
   #epochCells = 0
+  /** When cells were last handed over (monotonic ms). */
+  #deliveredAt = 0
   /** The buffer that cells are being received into, and how far it is filled. */
   #filling: Uint8Array | null = null
   #filledTo = BATCH_HEADROOM
@@ -329,9 +331,16 @@ export class TlsChannel implements CellChannel, TurnTask {
   #delivered(cells: number): void {
     if (this.#state !== 'open') return
     this.#taken += cells
+    const now = this.#link.now()
+    // After a pause the sender had nothing to say: what came before tells nothing of how fast it is now.
+    if (now - this.#deliveredAt > this.#judgedWithinMs) {
+      this.#epochAt = now
+      this.#epochCells = 0
+    }
+    this.#deliveredAt = now
     this.#epochCells += cells
     if (this.#taken * GRANT_PARTS < this.#window) return
-    if (this.#epochCells >= this.#window) this.#judgeWindow()
+    if (this.#epochCells >= this.#window) this.#judgeWindow(now)
     this.#allowance += this.#taken
     this.#link.sendWindow(this, this.#taken)
     this.#taken = 0
@@ -341,10 +350,8 @@ export class TlsChannel implements CellChannel, TurnTask {
    * The window doubles (a small one quadruples) when all of it was taken within two round trips: then it, and not the consumer, was
    * the limit. So it stays at a few times what the consumer takes in a round trip.
    */
-  #judgeWindow(): void {
-    const now = this.#link.now()
-    const rtt = Math.min(this.#link.minRttMs, MAX_RTT_MS) + SCHEDULING_SLACK_MS
-    if (now - this.#epochAt < 2 * rtt && !this.#inbox.isPaused) {
+  #judgeWindow(now: number): void {
+    if (now - this.#epochAt < this.#judgedWithinMs && !this.#inbox.isPaused) {
       const factor = this.#window < SMALL_WINDOW_CELLS ? 4 : 2
       const more = Math.min(this.#window * (factor - 1), this.#link.maxWindowCells - this.#window)
       this.#window += more
@@ -352,6 +359,11 @@ export class TlsChannel implements CellChannel, TurnTask {
     }
     this.#epochAt = now
     this.#epochCells = 0
+  }
+
+  /** Two round trips. */
+  get #judgedWithinMs(): number {
+    return 2 * (Math.min(this.#link.minRttMs, MAX_RTT_MS) + SCHEDULING_SLACK_MS)
   }
 
   #finWhenSent(): void {

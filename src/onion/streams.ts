@@ -115,6 +115,13 @@ export class ReceiveWindow {
     } else tuning.bytes += length
     tuning.last = now
     const elapsed = now - tuning.since
+    if (tuning.growing) {
+      // What has come already, as if a whole round trip had been needed for it, is the least the rate can be. A window's worth comes
+      // in one burst: to wait until the next burst closes the measurement would make every step of the growth last two round trips.
+      const least = tuning.bytes / Math.max(elapsed, minRttMs, LEAST_MEASURE_MS)
+      const target = windowFor(least, GROWING_GAIN, minRttMs)
+      if (target > this.window) this.#resize(target)
+    }
     if (elapsed < measureMs) return
     const rate = tuning.bytes / elapsed
     tuning.since = now
@@ -130,7 +137,7 @@ export class ReceiveWindow {
     }
     tuning.rate = tuning.growing ? rate : tuning.rate + (rate - tuning.rate) / 2
     const gain = tuning.growing ? GROWING_GAIN : STEADY_GAIN
-    const target = tuning.rate * (gain * minRttMs + QUEUE_ALLOWANCE_MS) + windowLimits.floorBytes
+    const target = windowFor(tuning.rate, gain, minRttMs)
     if (target > this.window) this.#resize(target)
     // While it grows, a low measurement is only the gap between two bursts.
     else if (!tuning.growing) this.#resize(this.window - (this.window - target) / FALL_SHARE)
@@ -150,6 +157,11 @@ export class ReceiveWindow {
     this.#borrowed = borrow
     this.window = Math.max(windowLimits.floorBytes, window)
   }
+}
+
+/** @param rate bytes a millisecond */
+function windowFor(rate: number, gain: number, minRttMs: number): number {
+  return rate * (gain * minRttMs + QUEUE_ALLOWANCE_MS) + windowLimits.floorBytes
 }
 
 interface Tuning {

@@ -4,8 +4,9 @@ import { splitAddress } from '../support/socks-client.ts'
 /**
  * A TCP relay that delivers every byte `delayMs` after it came, in either direction, in order, at any rate: a long path without loss.
  *
- * What a path holds is bounded: at most `heldBytes` are under way in each direction, the sender is held back beyond that. 8 MiB
- * at 25 ms each way is what a TCP window of 16 MiB allows over a round trip of 50 ms: 335 MB/s, well above what the nodes reach on one core.
+ * What a path holds is bounded: at most `heldBytes` are under way in each direction, the sender is held back beyond that. 1.5 MiB
+ * at 25 ms each way is what a TCP window of 3 MiB allows over a round trip of 50 ms, 63 MB/s, and 3 MiB is the window that Linux gives a
+ * connection at most as it is shipped: half of the 6 MiB of tcp_rmem (tcp(7), tcp_adv_win_scale).
  * Setting up a connection costs a round trip, as TCP's does: the first bytes are delivered three delays after the connection came.
  *
  *     node test/bench/delay-proxy.ts DELAY_MS HELD_BYTES LISTEN=TARGET ...     prints one JSON line of the addresses when it listens
@@ -16,7 +17,7 @@ export interface DelayOptions {
   readonly heldBytes?: number
 }
 
-export const defaultHeldBytes = 8 << 20
+export const defaultHeldBytes = 1.5 * 2 ** 20
 
 export async function startDelayProxy(listen: string, target: string, options: DelayOptions): Promise<{ address: string; close(): void }> {
   const [host, port] = splitAddress(listen)

@@ -31,7 +31,7 @@ export interface DelayedResult {
 }
 
 /** MB of one transfer: long enough that the start does not count. */
-const transferMb = 200
+const transferMb = 400
 
 /** The mesh, and a plain chain of three TLS proxies, with the same delay on each of their three links. */
 export async function measureDelayed(origin: Origin, options: DelayedOptions, say: (text: string) => void): Promise<DelayedResult> {
