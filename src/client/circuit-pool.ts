@@ -183,6 +183,14 @@ export class CircuitPool {
     this.plan()
   }
 
+  /** Ends every circuit, with its streams: the network under them is gone. */
+  closeAll(): void {
+    for (const entry of [...this.#circuits.values()]) {
+      entry.state = entry.state === 'ready' ? 'retired' : entry.state
+      entry.circuit?.close('requested')
+    }
+  }
+
   /** Builds one circuit now, for whoever comes. Resolves when it is ready. @throws StreamError 'no-circuit' */
   async buildOne(): Promise<PooledCircuit> {
     let reason = 'no circuit could be built'

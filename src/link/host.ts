@@ -36,6 +36,7 @@ export interface HostOptions<Services extends ServiceMap = ServiceMap> {
   readonly transports?: readonly ((components: never) => Transport)[]
   readonly limits?: LinkLimits
   readonly meter?: ByteMeter
+  readonly memory?: BatchPool
   readonly logger?: Logger
   /** Asked before libp2p dials: false forbids it. Channels that are opened by `dialer` are not asked for. */
   readonly mayDial?: (peer: NodeId | null, address: string | null) => boolean
@@ -92,13 +93,12 @@ const YAMUX = {
  * @throws ShallotError 'address-in-use', 'address-unavailable', 'address-not-allowed', 'bad-address' (kind 'host' or 'config')
  */
 export async function createHost<Services extends ServiceMap = ServiceMap>(options: HostOptions<Services>): Promise<Host<Services>> {
-  const { mode, logger = silentLogger, limits = defaultLinkLimits, meter = new ByteMeter() } = options
+  const { mode, logger = silentLogger, limits = defaultLinkLimits, meter = new ByteMeter(), memory = new BatchPool() } = options
   const listen = mode === 'client' ? [] : (options.listen ?? [])
   for (const address of listen) checkListenAddress(address)
   const id = nodeIdFromKey(ed25519PublicKey(options.key))
   const localFor = (host: string): string | undefined => outboundAddressFor(host, options.outboundAddress ?? 'auto', listen)
   const state: { acceptor: ChannelAcceptor | null } = { acceptor: null }
-  const memory = new BatchPool()
   const links = new TlsLinks({
     id,
     certificate: makeCertificate(options.key, Date.now()),

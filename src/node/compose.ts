@@ -1,24 +1,11 @@
-import type { KadDHT } from '@libp2p/kad-dht'
-import { type Ping, ping } from '@libp2p/ping'
-import type { ServiceFactoryMap } from 'libp2p'
-import {
-  formatIp,
-  type IpAddress,
-  type Logger,
-  MalformedError,
-  messageOf,
-  type NodeId,
-  nodeKey,
-  parseNodeId,
-  ShallotError,
-} from '../base/index.ts'
+import { formatIp, type IpAddress, MalformedError, messageOf, type NodeId, nodeKey, parseNodeId, ShallotError } from '../base/index.ts'
 import { CircuitPool, Client, PathSource, type PoolEvent } from '../client/index.ts'
-import { type CryptoSuite, chooseSuite, systemRandom } from '../crypto/index.ts'
+import { chooseSuite, systemRandom } from '../crypto/index.ts'
 import { View } from '../directory/index.ts'
-import { Discovery, dhtService, type OwnFields } from '../discovery/index.ts'
+import type { OwnFields } from '../discovery/index.ts'
 import { createExitService, createResolver, type Exit, KernelBackend, ownAddressCheck } from '../egress/index.ts'
 import { HttpProxy, SocksServer } from '../ingress/index.ts'
-import { ByteMeter, createHost, type Host } from '../link/index.ts'
+import { BatchPool, ByteMeter, type ChannelDialer, type Host } from '../link/index.ts'
 import { OnionKeyring } from '../onion/index.ts'
 import { addressOf, GuardSample } from '../path/index.ts'
 import { RelayEngine } from '../relaying/index.ts'
@@ -26,9 +13,12 @@ import { Store } from '../store/index.ts'
 import { announcedAddresses } from './announced-addresses.ts'
 import type { NodeConfig } from './config.ts'
 import type { Clocks } from './facts.ts'
+import type { Ground } from './ground.ts'
 import { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Identity } from './identity.ts'
+import { watchNetwork } from './network-watch.ts'
 import type { NodeEvent } from './node-control.ts'
-import { type Module, modulesOf } from './roles.ts'
+import { appear, ClientPresence, type Presence } from './presence.ts'
+import { modulesOf } from './roles.ts'
 import { type ClientParts, RunningNode, type ServingParts } from './running-node.ts'
 import type { StartOptions } from './start.ts'
 import { VERSION } from './version.ts'
@@ -44,22 +34,6 @@ const KEY_CHECK_MS = 60_000
 const PRIVATE_NETWORKS = ['127.0.0.0/8', '::1/128', '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7']
 /** The versions this program speaks. */
 const PROTOCOLS = { circuit: [1], link: [1] }
-
-/** What is needed before any part, and how each part is stopped. */
-interface Ground {
-  readonly config: NodeConfig
-  readonly modules: ReadonlySet<Module>
-  readonly logger: Logger
-  readonly store: Store
-  readonly suite: CryptoSuite
-  readonly clocks: Clocks
-  readonly warnings: Warnings
-  readonly identity: Identity
-  readonly meter: ByteMeter
-  readonly view: View
-  /** Stops, in the order of the starts. */
-  readonly stops: (() => Promise<void> | void)[]
-}
 
 /**
  * Builds a node from its configuration and starts it. The one place that knows every module.
@@ -91,12 +65,12 @@ export async function startNode(config: NodeConfig, options: StartOptions): Prom
       suite: chosen.suite,
       clocks,
       warnings,
-      identity: await loadIdentity(store, chosen.suite, modules.has('listening')),
       meter: new ByteMeter(),
+      memory: new BatchPool(),
       view: new View({ suite: chosen.suite, rules: config.network }),
       stops,
     }
-    const node = await startParts(ground, listeners, options.signal)
+    const node = await startParts(ground, listeners, options)
     options.signal.addEventListener('abort', () => void node.stop(), { once: true })
     if (options.signal.aborted) await node.stop()
     logger.info('node started', { roles: config.node.roles.join(' '), network: config.network.name })
@@ -107,85 +81,94 @@ export async function startNode(config: NodeConfig, options: StartOptions): Prom
   }
 }
 
-async function startParts(ground: Ground, listeners: Set<(event: NodeEvent) => void>, signal: AbortSignal): Promise<RunningNode> {
-  const { config, modules, clocks, stops, view, identity } = ground
-  const serves = modules.has('listening')
-  let poolEvent: (event: PoolEvent) => void = () => {}
-  let guards: () => readonly NodeId[] = () => []
-  let received: (bytes: Uint8Array) => void = () => {}
-  const host = await createHost({
-    key: identity.seed,
-    mode: serves ? 'server' : 'client',
-    listen: config.link.listen,
-    outboundAddress: config.link.outboundAddress,
-    limits: config.link.limits,
-    meter: ground.meter,
-    logger: ground.logger.child('link'),
-    services: (serves && config.discovery.dht ? dhtServices(ground, (bytes) => received(bytes)) : {}) as ServiceFactoryMap<{
-      dht?: KadDHT
-    }>,
-  })
-  stops.push(() => host.stop())
-  signal.throwIfAborted()
+async function startParts(ground: Ground, listeners: Set<(event: NodeEvent) => void>, options: StartOptions): Promise<RunningNode> {
+  return ground.modules.has('listening') ? startServingNode(ground, listeners, options) : startClientNode(ground, listeners, options)
+}
 
-  // Told at the start rather than by every edition of the descriptor.
-  if (serves) announcedAddresses(host.addresses(), config.node.advertise, config.network.admission.privateAddresses)
-  const keyring = serves ? await loadKeyring(ground) : null
-  const serving = keyring && modules.has('relaying') ? startServing(ground, host, keyring) : null
-  if (serving) stops.push(() => serving.engine.stop())
-  const discovery = new Discovery(
-    {
-      rules: config.network,
-      config: config.discovery,
-      serving: keyring && { seed: identity.seed, fields: () => ownFields(ground, host, keyring, serving?.exit ?? null) },
-      peers: () => guards(),
-    },
-    {
-      host: host.libp2p,
-      dht: host.libp2p.services.dht ?? null,
-      view,
-      suite: ground.suite,
-      random: systemRandom(ground.suite),
-      store: ground.store,
-      logger: ground.logger.child('discovery'),
-      now: clocks.wall,
+/** A node that others connect to: one identity for good. It may carry its own traffic as well. */
+async function startServingNode(
+  ground: Ground,
+  listeners: Set<(event: NodeEvent) => void>,
+  { signal }: StartOptions,
+): Promise<RunningNode> {
+  const { config, modules, stops } = ground
+  const identity = await loadIdentity(ground)
+  const keyring = await loadKeyring(ground, identity)
+  let serving: ServingParts | null = null
+  const presence = await appear(ground, identity, async (host) => {
+    // Told at the start rather than by every edition of the descriptor.
+    announcedAddresses(host.addresses(), config.node.advertise, config.network.admission.privateAddresses)
+    if (modules.has('relaying')) serving = startServing(ground, host, keyring, identity)
+    return { serving: { seed: identity.seed, fields: () => ownFields(ground, host, keyring, serving?.exit ?? null) } }
+  })
+  const parts = serving as ServingParts | null
+  stops.push(() => presence.host.stop())
+  if (parts?.exit) stops.push(() => parts.exit?.close())
+  if (parts) stops.push(() => parts.engine.stop())
+  stops.push(() => presence.discovery.stop())
+  signal.throwIfAborted()
+  await presence.discovery.start()
+  stops.push(rotateKeys(ground, keyring, () => presence.discovery.changed()))
+  return finish(
+    ground,
+    listeners,
+    () => presence,
+    parts,
+    (event) => (modules.has('client') ? startClient(ground, presence.host.dialer, identity.id, event) : Promise.resolve(null)),
+  )
+}
+
+/** A node that only carries its own traffic: nobody in particular, and somebody new wherever it is. */
+async function startClientNode(
+  ground: Ground,
+  listeners: Set<(event: NodeEvent) => void>,
+  { signal, place }: StartOptions,
+): Promise<RunningNode> {
+  const { stops, suite, clocks, logger } = ground
+  let guards: () => readonly NodeId[] = () => []
+  const presence = await ClientPresence.start(ground, createIdentity(suite), () => guards())
+  stops.push(() => presence.stop())
+  signal.throwIfAborted()
+  return finish(
+    ground,
+    listeners,
+    () => presence.current,
+    null,
+    async (event) => {
+      const client = await startClient(ground, presence.dialer, null, event)
+      guards = () => client.guards.current(clocks.now())
+      const renew = async (why: 'addresses' | 'sleep'): Promise<void> => {
+        logger.info('the network has changed: appearing anew', { why })
+        client.guards.noteNetworkChange()
+        client.pool.closeAll()
+        await presence.renew().catch((error) => logger.error('the host could not be started anew', { error: messageOf(error) }))
+        client.pool.plan()
+      }
+      stops.push(watchNetwork(renew, place))
+      return client
     },
   )
-  received = (bytes) => discovery.received(bytes)
-  stops.push(() => discovery.stop())
-  await discovery.start()
-  if (keyring) stops.push(rotateKeys(ground, keyring, () => discovery.changed()))
+}
 
-  const client = modules.has('client') ? await startClient(ground, host, (event) => poolEvent(event)) : null
-  if (client && !serves) guards = () => client.guards.current(clocks.now())
+async function finish(
+  ground: Ground,
+  listeners: Set<(event: NodeEvent) => void>,
+  presence: () => Presence,
+  serving: ServingParts | null,
+  startClientParts: (event: (event: PoolEvent) => void) => Promise<ClientParts | null>,
+): Promise<RunningNode> {
+  let poolEvent: (event: PoolEvent) => void = () => {}
+  const client = await startClientParts((event) => poolEvent(event))
+  const { config, suite, view, warnings, clocks, logger, stops } = ground
+  const crypto = { name: suite.name, description: suite.description }
+  const joined = presence().discovery.whenJoined()
+  const stopsLastFirst = stops.reverse()
   const node = new RunningNode(
-    {
-      config,
-      id: identity.id,
-      crypto: { name: ground.suite.name, description: ground.suite.description },
-      host,
-      view,
-      client,
-      serving,
-      warnings: ground.warnings,
-      clocks,
-      logger: ground.logger,
-      syncedAt: () => discovery.status.lastSyncAt,
-      joined: discovery.whenJoined(),
-      stops: stops.reverse(),
-    },
+    { config, presence, crypto, view, client, serving, warnings, clocks, logger, joined, stops: stopsLastFirst },
     listeners,
   )
   poolEvent = (event) => node.poolEvent(event)
   return node
-}
-
-function dhtServices(
-  { config, view, clocks }: Ground,
-  received: (bytes: Uint8Array) => void,
-): ServiceFactoryMap<{ dht: KadDHT; ping: Ping }> {
-  const dht = dhtService({ rules: config.network, view, now: clocks.wall, records: config.discovery.dhtRecords, received })
-  return { ping: ping({ protocolPrefix: 'shallot' }), dht }
 }
 
 /** What this node says of itself in its descriptor. */
@@ -205,9 +188,8 @@ function ownFields({ config }: Ground, host: Host, keyring: OnionKeyring, exit: 
   }
 }
 
-/** A serving node keeps who it is; a client is somebody new at every start. */
-async function loadIdentity(store: Store, suite: CryptoSuite, lasting: boolean): Promise<Identity> {
-  if (!lasting) return createIdentity(suite)
+/** A serving node keeps who it is. */
+async function loadIdentity({ store, suite }: Ground): Promise<Identity> {
   const kept = await store.loadKey(IDENTITY_FILE, (bytes) => decodeIdentity(suite, bytes))
   if (kept) return kept
   const fresh = createIdentity(suite)
@@ -215,7 +197,7 @@ async function loadIdentity(store: Store, suite: CryptoSuite, lasting: boolean):
   return fresh
 }
 
-async function loadKeyring({ store, suite, clocks, identity }: Ground): Promise<OnionKeyring> {
+async function loadKeyring({ store, suite, clocks }: Ground, identity: Identity): Promise<OnionKeyring> {
   const key = nodeKey(identity.id)
   const kept = await store.loadState(ONION_KEYS_FILE, (bytes) => OnionKeyring.restore(suite, key, bytes))
   const keyring = kept ?? OnionKeyring.create(suite, key, clocks.wall())
@@ -237,10 +219,9 @@ function rotateKeys({ suite, store, clocks, logger }: Ground, keyring: OnionKeyr
   return () => clearInterval(timer)
 }
 
-function startServing(ground: Ground, host: Host, keyring: OnionKeyring): ServingParts {
-  const { config, modules, suite, view, clocks, meter, identity, logger } = ground
+function startServing(ground: Ground, host: Host, keyring: OnionKeyring, identity: Identity): ServingParts {
+  const { config, modules, suite, view, clocks, meter, memory, logger } = ground
   const exit = modules.has('exit') ? createExit(ground, host) : null
-  if (exit) ground.stops.push(() => exit.close())
   const engine = new RelayEngine({
     config: config.relaying,
     self: identity.id,
@@ -248,7 +229,7 @@ function startServing(ground: Ground, host: Host, keyring: OnionKeyring): Servin
     keyring,
     directory: { addressesOf: (id) => (view.isKnown(id) ? view.get(id)!.descriptor.addresses : null) },
     dialer: host.dialer,
-    memory: host.memory,
+    memory,
     meter,
     exit,
     servesClients: config.node.roles.includes('guard'),
@@ -300,9 +281,14 @@ function ipText(multiaddr: string): string | null {
   return ip && formatIp(ip)
 }
 
-async function startClient(ground: Ground, host: Host, event: (event: PoolEvent) => void): Promise<ClientParts> {
+/** @param self this node as a relay, which its own paths keep away from; null for a pure client */
+async function startClient(
+  ground: Ground,
+  dialer: ChannelDialer,
+  self: NodeId | null,
+  event: (event: PoolEvent) => void,
+): Promise<ClientParts> {
   const { config, modules, suite, view, clocks, logger, store, stops } = ground
-  const self = modules.has('listening') ? ground.identity.id : null
   const guards = (await store.loadState(GUARDS_FILE, (bytes) => restoreGuards(config, bytes))) ?? new GuardSample(config.path)
   const saver = new GuardSaver(ground, guards)
   stops.push(() => saver.stop())
@@ -314,8 +300,8 @@ async function startClient(ground: Ground, host: Host, event: (event: PoolEvent)
     view,
     paths: new PathSource(view, config.path, self),
     guards,
-    dialer: host.dialer,
-    memory: host.memory,
+    dialer,
+    memory: ground.memory,
     now: clocks.now,
     wall: clocks.wall,
     logger: logger.child('client'),

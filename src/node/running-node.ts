@@ -4,7 +4,6 @@ import type { CircuitPool, Client, PoolEvent } from '../client/index.ts'
 import type { ServingRole, View } from '../directory/index.ts'
 import type { Exit } from '../egress/index.ts'
 import type { HttpProxy, SocksServer } from '../ingress/index.ts'
-import type { Host } from '../link/index.ts'
 import type { GuardSample } from '../path/index.ts'
 import type { RelayEngine } from '../relaying/index.ts'
 import type { NodeConfig } from './config.ts'
@@ -21,6 +20,7 @@ import type {
   RelayingFacts,
   StreamFacts,
 } from './node-control.ts'
+import type { Presence } from './presence.ts'
 import { VERSION } from './version.ts'
 import type { Warnings } from './warnings.ts'
 
@@ -41,17 +41,15 @@ export interface ServingParts {
 
 export interface NodeParts {
   readonly config: NodeConfig
-  readonly id: NodeId
+  /** How it appears in the network now: a client's changes. */
+  readonly presence: () => Presence
   readonly crypto: { readonly name: 'native' | 'portable'; readonly description: string }
-  readonly host: Host
   readonly view: View
   readonly client: ClientParts | null
   readonly serving: ServingParts | null
   readonly warnings: Warnings
   readonly clocks: Clocks
   readonly logger: Logger
-  /** Wall-clock ms of the last completed pull of the view, or null. */
-  readonly syncedAt: () => number | null
   /** Resolves when the node is part of the network. */
   readonly joined: Promise<void>
   /** What was started, last first: each is stopped before the ones after it in this list. */
@@ -65,7 +63,6 @@ const VIEW_POLL_MS = 100
 
 /** A started node, as the control API and the command line see it. */
 export class RunningNode implements NodeControl {
-  readonly id: NodeId
   readonly stopped: Promise<Error | null>
   readonly #p: NodeParts
   readonly #startedAt: number
@@ -80,7 +77,6 @@ export class RunningNode implements NodeControl {
   #viewVersion = -1
 
   constructor(parts: NodeParts, listeners: Set<(event: NodeEvent) => void>) {
-    this.id = parts.id
     this.#p = parts
     this.#listeners = listeners
     this.#startedAt = parts.clocks.wall()
@@ -100,6 +96,10 @@ export class RunningNode implements NodeControl {
     )
   }
 
+  get id(): NodeId {
+    return this.#p.presence().id
+  }
+
   /** To be called with what the pool tells. */
   poolEvent(event: PoolEvent): void {
     const { view, clocks } = this.#p
@@ -111,7 +111,8 @@ export class RunningNode implements NodeControl {
   }
 
   status(): NodeStatus {
-    const { config, host, view, client, serving, warnings, clocks } = this.#p
+    const { config, view, client, serving, warnings, clocks } = this.#p
+    const { host, discovery } = this.#p.presence()
     const wall = clocks.wall()
     const memory = memoryUsage()
     return {
@@ -131,7 +132,7 @@ export class RunningNode implements NodeControl {
       view: {
         known: roleCounts(view.relays().map(({ descriptor }) => descriptor.roles)),
         eligible: roleCounts(view.eligible(wall).map(({ descriptor }) => descriptor.roles)),
-        syncedAt: this.#p.syncedAt(),
+        syncedAt: discovery.status.lastSyncAt,
       },
       guards: client ? this.#guards(client) : null,
       client: client ? this.#clientFacts(client) : null,

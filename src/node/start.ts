@@ -8,6 +8,8 @@ export interface StartOptions {
   readonly logger: Logger
   /** Stops the node. */
   readonly signal: AbortSignal
+  /** Tells where this machine is in the internet: given in tests. */
+  readonly place?: () => string
 }
 
 /**
