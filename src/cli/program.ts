@@ -79,6 +79,7 @@ function nodeCommands(program: Command, done: Done): void {
     .option('--http <address:port>', "the client's HTTP proxy", address, '127.0.0.1:0')
     .option('--control <address:port>', "the client's control API", address, '127.0.0.1:0')
     .option('--dir <dir>', 'keep configurations, keys and logs here (default: a temporary directory)')
+    .option('--relay-config <file>', 'TOML sections for every relay, such as [relaying] or [exit], to try limits')
     .option('--json', 'print one line of JSON when the mesh can carry traffic')
     .addHelpText(
       'after',

@@ -1,15 +1,10 @@
-import { type Logger, messageOf, type NodeId, type Random, type ShallotError } from '../base/index.ts'
-import type { CryptoSuite } from '../crypto/index.ts'
-import type { View } from '../directory/index.ts'
-import type { CellChannel, ChannelDialer } from '../link/index.ts'
-import { type BatchMemory, createClientCircuit } from '../onion/index.ts'
+import { messageOf, type NodeId, type Random, type ShallotError } from '../base/index.ts'
 import {
   type CircuitPurpose,
   type CircuitRequest,
   choosePath,
   type ExitNeed,
   explainFailure,
-  type GuardSample,
   type PathChoice,
   type PathConfig,
   type PoolBuild,
@@ -19,8 +14,8 @@ import {
   planPool,
   RelayHealth,
 } from '../path/index.ts'
-import { hasAnswered } from './has-answered.ts'
-import { CircuitBuildError, type CircuitEnd, OwnCircuit } from './own-circuit.ts'
+import { buildCircuit, type CircuitBuilderModules } from './circuit-builder.ts'
+import { CircuitBuildError, type CircuitEnd, type OwnCircuit } from './own-circuit.ts'
 import type { PathSource } from './path-source.ts'
 import { StreamError } from './stream-error.ts'
 
@@ -54,21 +49,12 @@ interface Waiting {
   failures: number
 }
 
-export interface CircuitPoolModules {
+export interface CircuitPoolModules extends CircuitBuilderModules {
   readonly config: PathConfig
   /** Paths tried in a row for one waiting request. */
   readonly buildAttempts: number
-  readonly suite: CryptoSuite
   readonly random: Random
-  readonly view: View
   readonly paths: PathSource
-  readonly guards: GuardSample
-  readonly dialer: ChannelDialer
-  /** The link's memory of large batches. */
-  readonly memory: BatchMemory
-  readonly now: () => number
-  readonly wall: () => number
-  readonly logger: Logger
   /** The guard sample has changed: keep it. */
   readonly guardsChanged: () => void
   readonly event: (event: PoolEvent) => void
@@ -353,7 +339,19 @@ export class CircuitPool {
     this.#circuits.set(entry.id, entry)
     guards.noteAttempt(choice.path[0], now())
     try {
-      await this.#extendAll(entry)
+      await buildCircuit(this.#m, {
+        path: choice.path,
+        timeoutMs: config.buildTimeoutMs,
+        stopped: this.#abort.signal,
+        begun: (circuit) => {
+          entry.circuit = circuit
+        },
+        streamEnded: () => {
+          this.#closeIfIdle(entry)
+          if (entry.state !== 'closed') this.plan()
+        },
+        closed: (end) => this.#closed(entry, end),
+      })
     } catch (error) {
       const why = `circuit not built: ${messageOf(error)}`
       logger.debug('circuit not built', { circuit: entry.id, error: messageOf(error) })
@@ -373,48 +371,6 @@ export class CircuitPool {
     this.#m.event({ type: 'open', circuit: entry })
     this.plan()
     return entry
-  }
-
-  async #extendAll(entry: PooledCircuit): Promise<void> {
-    const { guards, view, dialer, memory, suite, config, now, wall, logger } = this.#m
-    const [guardId] = entry.choice.path
-    const guard = view.get(guardId)
-    if (!guard) throw new StreamError('no-circuit', 'the guard has left the view')
-    const deadline = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(config.buildTimeoutMs)])
-    let channel: CellChannel
-    try {
-      channel = await dialer.openChannel(guardId, guard.descriptor.addresses, deadline)
-    } catch (error) {
-      if (!this.#abort.signal.aborted) guards.noteFailure(guardId, hasAnswered(error) || guards.networkProven(now()), now())
-      throw error
-    }
-    const circuit = new OwnCircuit({
-      machine: createClientCircuit({ suite, memory }),
-      channel,
-      memory,
-      now,
-      logger,
-      streamEnded: () => {
-        this.#closeIfIdle(entry)
-        if (entry.state !== 'closed') this.plan()
-      },
-      closed: (end) => this.#closed(entry, end),
-    })
-    entry.circuit = circuit
-    for (const [index, id] of entry.choice.path.entries()) {
-      const relay = view.get(id)
-      if (!relay) {
-        circuit.close('requested')
-        throw new StreamError('no-circuit', 'a relay of the path has left the view')
-      }
-      try {
-        await circuit.extend({ id, onionKey: relay.descriptor.onionKey, addresses: relay.descriptor.addresses })
-      } catch (error) {
-        if (index === 0 && !this.#abort.signal.aborted) guards.noteFailure(guardId, guards.networkProven(now()), now())
-        throw error
-      }
-      if (index === 0) guards.noteSuccess(guardId, now(), wall())
-    }
   }
 
   #buildFailed(entry: PooledCircuit, build: PoolBuild, error: unknown): void {

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { messageOf, ShallotError, silentLogger } from '../../base/index.ts'
@@ -25,7 +25,20 @@ export interface TestnetOptions extends ClientPorts {
   readonly exits: number
   readonly processes?: boolean
   readonly dir?: string
+  readonly relayConfig?: string
   readonly json?: boolean
+}
+
+async function readRelayConfig(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    throw new ShallotError('usage', `--relay-config ${file} cannot be read: ${messageOf(error)}`, {
+      kind: 'usage',
+      retry: 'never',
+      cause: error,
+    })
+  }
 }
 
 /** `shallot testnet` */
@@ -43,7 +56,8 @@ export async function testnet(options: TestnetOptions): Promise<number> {
   let code = 0
   try {
     await clearTestnet(dir.path, dir.earlier)
-    const plans = await planTestnet(dir.path, options, options)
+    const relaySections = options.relayConfig === undefined ? '' : await readRelayConfig(options.relayConfig)
+    const plans = await planTestnet(dir.path, { ...options, relaySections }, options)
     await dir.mark(plans)
     if (!options.json) say(`Starting ${plans.length} nodes ${options.processes ? 'in processes of their own' : 'in this process'} ...`)
     page = await startDemoPage()

@@ -23,6 +23,8 @@ export interface TestnetSize {
   /** Relays in all, exits included. */
   readonly relays: number
   readonly exits: number
+  /** TOML sections that are added to the configuration of every relay: any but node, link and control, which the testnet writes. */
+  readonly relaySections?: string
 }
 
 /** Where the client's people and programs reach it: "ADDRESS:PORT". */
@@ -80,7 +82,7 @@ export async function planTestnet(dir: string, size: TestnetSize, ports: ClientP
       link: { listen: [`/ip4/${host}/tcp/${port}`] },
       control: { listen: '127.0.0.1:0' },
     }
-    planned.push({ ...(await writeNode(dir, name, roles, config)), address: `${host}:${port}`, id: identity.id })
+    planned.push({ ...(await writeNode(dir, name, roles, config, roles.includes('bootstrap') ? '' : size.relaySections)), address: `${host}:${port}`, id: identity.id })
     await makeDirectory(dirname(join(dir, name, IDENTITY_FILE)))
     await createFile(join(dir, name, IDENTITY_FILE), encodeIdentity(identity))
   }
@@ -104,11 +106,13 @@ async function writeNode(
   name: string,
   roles: readonly Role[],
   overrides: Overrides,
+  more = '',
 ): Promise<Pick<PlannedNode, 'name' | 'roles' | 'dir' | 'config'>> {
   const own = join(dir, name)
   await makeDirectory(own)
   const config = join(own, CONFIG_FILE)
-  await createFile(config, briefToml(configSchema, overrides, `Node ${name} of a testnet.`))
+  const text = briefToml(configSchema, overrides, `Node ${name} of a testnet.`)
+  await createFile(config, more === '' ? text : `${text}\n${more}\n`)
   return { name, roles, dir: own, config }
 }
 
