@@ -82,7 +82,11 @@ export async function planTestnet(dir: string, size: TestnetSize, ports: ClientP
       link: { listen: [`/ip4/${host}/tcp/${port}`] },
       control: { listen: '127.0.0.1:0' },
     }
-    planned.push({ ...(await writeNode(dir, name, roles, config, roles.includes('bootstrap') ? '' : size.relaySections)), address: `${host}:${port}`, id: identity.id })
+    planned.push({
+      ...(await writeNode(dir, name, roles, config, roles.includes('bootstrap') ? '' : size.relaySections)),
+      address: `${host}:${port}`,
+      id: identity.id,
+    })
     await makeDirectory(dirname(join(dir, name, IDENTITY_FILE)))
     await createFile(join(dir, name, IDENTITY_FILE), encodeIdentity(identity))
   }
