@@ -17,6 +17,9 @@ export interface MemoryResult {
   readonly openedPerSecond: number
 }
 
+/** A relay is idle when it has had nothing to do for this long: what starting and joining needed has been given back by then. */
+const IDLE_MS = 20_000
+
 /**
  * Holds so many circuits open: a SOCKS user each, with one connection to a server that says nothing. The exit holds the sockets too; guard and
  * middle hold circuits alone. With the least testnet (three relays) every one of them carries all circuits.
@@ -34,7 +37,7 @@ export async function measureMemory(network: Network, circuits: number, settleMs
     // A few first, so that links, code and tables are there before anything is counted.
     for (const socks of clients.socks) for (let i = 0; i < 5; i++) await open(socks, `warm${i}`)
     const pids = await network.path('memory')
-    await settle(settleMs)
+    await settle(IDLE_MS)
     const relays = network.allPids.filter((pid) => pid !== pids.client)
     const mbOf = (pid: number): number => memoryOf(pid).rssBytes / 1e6
     const idle = Object.fromEntries(positions.map((position) => [position, mbOf(pids[position])])) as Record<Position, number>

@@ -18,7 +18,7 @@ export interface Origin {
 }
 
 /** MB (10^6 bytes): the largest that takes about the wished time is used. */
-export const fileSizesMb = [2, 5, 10, 20, 50, 100, 200] as const
+export const fileSizesMb = [2, 5, 10, 20, 50, 100, 200, 400] as const
 
 /**
  * nginx where the machine has it (as the runner for Tor uses it), else a server of Node's.
