@@ -12,6 +12,7 @@ const ranks: Readonly<Record<string, number>> = {
   store: 5,
   drive: 6,
   discovery: 6,
+  nat: 6,
   client: 7,
   relaying: 7,
   ingress: 8,
