@@ -8,10 +8,15 @@ import { LinkOutput, type Wire } from './link-output.ts'
 import { type ChannelLink, TlsChannel } from './tls-channel.ts'
 import type { Turns, TurnTask } from './turns.ts'
 
+/** How a link came about: by our dial, by the peer's, or by both punching at the same time. */
+export type LinkOrigin = 'dialed' | 'accepted' | 'punched'
+
 export interface LinkOptions {
   readonly peer: NodeId
   /** Text, for admission and status only. */
   readonly remoteAddress: string
+  readonly origin: LinkOrigin
+  /** Whether this side opens odd ids: the side that was TLS client. */
   readonly isDialer: boolean
   readonly limits: LinkLimits
   readonly meter: ByteMeter
@@ -43,6 +48,7 @@ const UNKNOWN_RTT_MS = 50
 export class Link implements ChannelLink, FrameSink, TurnTask {
   readonly peer: NodeId
   readonly remoteAddress: string
+  readonly origin: LinkOrigin
   readonly isDialer: boolean
   readonly meter: ByteMeter
   readonly turns: Turns
@@ -83,6 +89,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     this.#limits = options.limits
     this.peer = options.peer
     this.remoteAddress = options.remoteAddress
+    this.origin = options.origin
     this.isDialer = options.isDialer
     this.meter = options.meter
     this.turns = options.turns

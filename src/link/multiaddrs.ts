@@ -27,6 +27,15 @@ export function parseTcpAddress(text: string): TcpAddress | null {
   return { host, port, isDirect: tls !== undefined, id: id === undefined ? null : parseNodeId(id) }
 }
 
+/** The same, with null for what is malformed too. */
+export function tryTcpAddress(text: string): TcpAddress | null {
+  try {
+    return parseTcpAddress(text)
+  } catch {
+    return null
+  }
+}
+
 /** The same in reverse. */
 export function formatTcpAddress(host: string, port: number, isDirect: boolean): string {
   return `/${isIP(host) === 6 ? 'ip6' : 'ip4'}/${host}/tcp/${port}${isDirect ? '/tls' : ''}`
@@ -42,4 +51,15 @@ export function outboundAddressFor(host: string, outboundAddress: string, listen
     if (address?.host.startsWith('127.') === true) return address.host
   }
   return undefined
+}
+
+/** The relay that a connection at this multiaddr goes through (`/…/p2p/RELAY/p2p-circuit`, and no transport of its own after it), or null. */
+export function relayOf(text: string): NodeId | null {
+  const relay = /\/p2p\/([^/]+)\/p2p-circuit(?:\/p2p\/[^/]+)?$/.exec(text)?.[1]
+  if (relay === undefined) return null
+  try {
+    return parseNodeId(relay)
+  } catch {
+    return null
+  }
 }

@@ -6,7 +6,7 @@ import type { LinkCertificate } from './certificate.ts'
 import type { ChannelAcceptor } from './channel.ts'
 import type { LinkLimits } from './config.ts'
 import { GoAwayReason } from './frames.ts'
-import { Link } from './link.ts'
+import { Link, type LinkOrigin } from './link.ts'
 import type { TlsChannel } from './tls-channel.ts'
 import { readTls } from './tls-read.ts'
 import { aborted, connectFailed, dialTls, type ProvenSocket, TlsAcceptor, wireOver } from './tls-sockets.ts'
@@ -56,6 +56,7 @@ export class TlsLinks {
   readonly #handshakes: Set<Socket> = new Set()
   readonly #inboundByAddress: Map<string, number> = new Map()
   readonly #ratesByAddress: Map<string, TokenBucket> = new Map()
+  readonly #listeners: Set<(link: Link) => void> = new Set()
   readonly #timer: NodeJS.Timeout
   #stopped = false
 
@@ -78,9 +79,22 @@ export class TlsLinks {
     return this.#links
   }
 
-  /** Whether a link to the peer is up and takes another channel. */
-  has(id: NodeId): boolean {
-    return this.#usable(id) !== null
+  /** A link to the peer that is up and takes another channel, or null. */
+  usable(id: NodeId): Link | null {
+    for (const link of this.#byPeer.get(id) ?? []) if (link.isUsable) return link
+    return null
+  }
+
+  /** Told of every link that comes up. Returns what ends the telling. */
+  onUp(listener: (link: Link) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Makes sure of a link to the peer. @throws as `openChannel` does */
+  async connect(id: NodeId, addresses: readonly DirectAddress[], signal: AbortSignal): Promise<void> {
+    if (signal.aborted) throw aborted()
+    if (this.usable(id) === null) await this.#dialled(id, addresses, signal)
   }
 
   /**
@@ -89,7 +103,7 @@ export class TlsLinks {
    */
   async openChannel(id: NodeId, addresses: readonly DirectAddress[], signal: AbortSignal): Promise<TlsChannel> {
     if (signal.aborted) throw aborted()
-    const ready = this.#usable(id)
+    const ready = this.usable(id)
     if (ready !== null) return ready.open()
     const link = await this.#dialled(id, addresses, signal)
     if (!link.isUsable) throw connectFailed('the link ended as soon as it was up')
@@ -129,11 +143,6 @@ export class TlsLinks {
 
   readonly #sockets: Set<Socket> = new Set()
 
-  #usable(id: NodeId): Link | null {
-    for (const link of this.#byPeer.get(id) ?? []) if (link.isUsable) return link
-    return null
-  }
-
   async #dialled(id: NodeId, addresses: readonly DirectAddress[], signal: AbortSignal): Promise<Link> {
     let dial = this.#dials.get(id)
     if (dial === undefined) {
@@ -166,7 +175,7 @@ export class TlsLinks {
       })
     }
     const proven = await this.#firstToAnswer(id, addresses, signal)
-    return this.#start(proven, true)
+    return this.#start(proven, 'dialed')
   }
 
   /** Tries the addresses one after the other, the next when one fails or after a short wait beside it (as RFC 8305 §5 does). */
@@ -224,7 +233,7 @@ export class TlsLinks {
       proven.socket.destroy()
       return
     }
-    this.#start(proven, false)
+    this.#start(proven, 'accepted')
   }
 
   /** A peer that comes back while its old links have not been found dead takes the place of the one that has been silent longest. */
@@ -237,12 +246,13 @@ export class TlsLinks {
     return true
   }
 
-  #start(proven: ProvenSocket, isDialer: boolean): Link {
+  #start(proven: ProvenSocket, origin: LinkOrigin): Link {
     const { socket, peer, remoteAddress } = proven
     const link: Link = new Link({
       peer,
       remoteAddress,
-      isDialer,
+      origin,
+      isDialer: origin === 'dialed',
       limits: this.#limits,
       meter: this.#options.meter,
       turns: this.#turns,
@@ -267,6 +277,7 @@ export class TlsLinks {
       link.closed('the connection was closed')
     })
     if (this.#stopped) link.stop()
+    else for (const listener of this.#listeners) listener(link)
     return link
   }
 
