@@ -1,3 +1,7 @@
+export type { DialBackVerdict } from './address-checks.ts'
 export type { Endpoint, FilteringBehaviour, MappingBehaviour, NatBehaviour } from './behaviour.ts'
 export { isPunchable } from './behaviour.ts'
 export type * from './facts.ts'
+export { Reachability } from './reachability.ts'
+export type { Announcement, FamilyView, ReachabilityEvent, ReachabilityOptions, Wants } from './reachability-types.ts'
+export { kindOf, mappingName } from './reachability-words.ts'
