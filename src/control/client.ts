@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { type IncomingMessage, request } from 'node:http'
-import { messageOf, ShallotError } from '../base/index.ts'
+import { messageOf, type NodeId, ShallotError } from '../base/index.ts'
 import type { ServingRole } from '../directory/index.ts'
+import type { NatFacts, ReachFacts } from '../nat/index.ts'
 import type { CircuitFacts, NodeEvent, NodeStatus, RelayFacts, StreamFacts } from '../node/index.ts'
 import { isErrno } from '../store/index.ts'
 import type { ControlProblem, ControlRoutes } from './messages.ts'
@@ -34,6 +35,12 @@ export class ControlClient {
   streams(): Promise<readonly StreamFacts[]> {
     return this.#ask('GET /v1/streams')
   }
+  nat(): Promise<NatFacts | null> {
+    return this.#ask('GET /v1/nat')
+  }
+  reach(id: NodeId): Promise<ReachFacts> {
+    return this.#ask('POST /v1/reach', '', { id })
+  }
   newCircuit(): Promise<CircuitFacts> {
     return this.#ask('POST /v1/new-circuit')
   }
@@ -59,13 +66,13 @@ export class ControlClient {
     }
   }
 
-  async #ask<R extends keyof ControlRoutes>(route: R, query = ''): Promise<ControlRoutes[R]> {
+  async #ask<R extends keyof ControlRoutes>(route: R, query = '', body?: unknown): Promise<ControlRoutes[R]> {
     const [method, path] = route.split(' ') as [string, string]
-    const response = await this.#open(method, path + query, AbortSignal.timeout(TIMEOUT_MS))
+    const response = await this.#open(method, path + query, AbortSignal.timeout(TIMEOUT_MS), body)
     return JSON.parse(await textOf(response)) as ControlRoutes[R]
   }
 
-  async #open(method: string, path: string, signal: AbortSignal): Promise<IncomingMessage> {
+  async #open(method: string, path: string, signal: AbortSignal, body?: unknown): Promise<IncomingMessage> {
     const token = await this.#token()
     const socket = this.address.startsWith('/')
     const response = await new Promise<IncomingMessage>((done, fail) => {
@@ -86,7 +93,7 @@ export class ControlClient {
         done,
       )
         .once('error', (error) => fail(lost(this.address, error)))
-        .end()
+        .end(body === undefined ? undefined : JSON.stringify(body))
     })
     if (response.statusCode !== undefined && response.statusCode < 300) return response
     throw problemOf(response.statusCode ?? 0, await textOf(response).catch(() => ''))

@@ -1,3 +1,4 @@
+import type { NatFacts, ReachFacts } from '../nat/index.ts'
 import type { CircuitFacts, NodeEvent, NodeStatus, RelayFacts, StreamFacts } from '../node/index.ts'
 
 /**
@@ -11,6 +12,10 @@ export interface ControlRoutes {
   /** `?role=exit` keeps those with the role. */
   'GET /v1/relays': readonly RelayFacts[]
   'GET /v1/streams': readonly StreamFacts[]
+  /** Null for a pure client. */
+  'GET /v1/nat': NatFacts | null
+  /** With the body `{"id": "12D3KooW…"}`. Answered when the peer was reached as well as it can be, or was not. */
+  'POST /v1/reach': ReachFacts
   'POST /v1/new-circuit': CircuitFacts
   /** Answered before the node ends. */
   'POST /v1/shutdown': { readonly stopping: true }
@@ -32,6 +37,8 @@ export const ROUTES = [
   'GET /v1/circuits',
   'GET /v1/relays',
   'GET /v1/streams',
+  'GET /v1/nat',
+  'POST /v1/reach',
   'POST /v1/new-circuit',
   'POST /v1/shutdown',
   'GET /v1/events',

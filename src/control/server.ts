@@ -3,7 +3,7 @@ import { chmod, rm } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { resolve } from 'node:path'
-import { formatHostPort, type Logger, messageOf, ShallotError } from '../base/index.ts'
+import { formatHostPort, type Logger, MalformedError, messageOf, type NodeId, parseNodeId, ShallotError } from '../base/index.ts'
 import type { ServingRole } from '../directory/index.ts'
 import { type ControlSection, type NodeControl, parseIpPort, ROLES } from '../node/index.ts'
 import { isErrno, replaceFile } from '../store/index.ts'
@@ -106,7 +106,7 @@ class ControlService {
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     this.#admit(request)
-    await readBody(request)
+    const body = await readBody(request)
     const url = new URL(request.url ?? '/', 'http://node')
     const route = `${request.method} ${url.pathname}` as (typeof ROUTES)[number]
     switch (route) {
@@ -122,6 +122,12 @@ class ControlService {
       case 'GET /v1/streams':
         only(url)
         return send(response, 200, this.#node.streams())
+      case 'GET /v1/nat':
+        only(url)
+        return send(response, 200, this.#node.nat())
+      case 'POST /v1/reach':
+        only(url)
+        return send(response, 200, await this.#node.reach(peerOf(body), whileAsked(response)))
       case 'POST /v1/new-circuit':
         only(url)
         return send(response, 200, await this.#node.newCircuit())
@@ -195,13 +201,41 @@ function refuse(response: ServerResponse, refusal: Refusal): void {
   send(response, refusal.status, problem)
 }
 
-/** Bodies are allowed and mean nothing yet, up to a size. */
-async function readBody(request: IncomingMessage): Promise<void> {
+/** Bodies are allowed everywhere, up to a size; most routes look at none. */
+async function readBody(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = []
   let length = 0
   for await (const chunk of request) {
     length += (chunk as Buffer).length
     if (length > MAX_BODY_BYTES) throw new Refusal(413, 'body-too-long', `a body may have at most ${MAX_BODY_BYTES} bytes`)
+    chunks.push(chunk as Buffer)
   }
+  return Buffer.concat(chunks).toString('utf8')
+}
+
+/** The peer that the body `{"id": "…"}` names. */
+function peerOf(body: string): NodeId {
+  let value: unknown
+  try {
+    value = JSON.parse(body)
+  } catch {
+    value = null
+  }
+  const id = typeof value === 'object' && value !== null && Object.keys(value).length === 1 ? (value as { id?: unknown }).id : undefined
+  if (typeof id !== 'string') throw new Refusal(400, 'bad-body', 'the body must be {"id": "12D3KooW…"}: the node to reach')
+  try {
+    return parseNodeId(id)
+  } catch (error) {
+    if (error instanceof MalformedError) throw new Refusal(400, 'bad-body', `id: ${error.message}`)
+    throw error
+  }
+}
+
+/** Aborted when the asker is gone. */
+function whileAsked(response: ServerResponse): AbortSignal {
+  const asked = new AbortController()
+  response.once('close', () => asked.abort())
+  return asked.signal
 }
 
 function only(url: URL, ...known: string[]): void {

@@ -1,5 +1,6 @@
 import type { NodeId } from '../base/index.ts'
 import type { Role, ServingRole } from '../directory/index.ts'
+import type { NatFacts, ReachFacts } from '../nat/index.ts'
 import type { CloseReason } from '../onion/index.ts'
 
 /**
@@ -23,6 +24,14 @@ export interface NodeControl {
    * @throws ShallotError 'not-a-client', or 'no-circuit' when none could be built
    */
   newCircuit(): Promise<CircuitFacts>
+
+  /** How others reach this node, and what it can therefore serve. Null for a pure client: it dials out only, nobody has to reach it. */
+  nat(): NatFacts | null
+  /**
+   * Reaches for a node of the view as a circuit would, and says how that went; 'unreachable' is an answer, not an error.
+   * @throws ShallotError 'not-serving' (a pure client reaches its guards only), 'unknown-relay', 'aborted'
+   */
+  reach(id: NodeId, signal: AbortSignal): Promise<ReachFacts>
 
   /**
    * Resolves when the node does what its roles say: it listens, and as a client has a circuit open.

@@ -4,6 +4,7 @@ import type { CircuitPool, Client, PoolEvent } from '../client/index.ts'
 import type { ServingRole, View } from '../directory/index.ts'
 import type { Exit } from '../egress/index.ts'
 import type { HttpProxy, SocksServer } from '../ingress/index.ts'
+import type { NatFacts, ReachFacts } from '../nat/index.ts'
 import type { GuardSample } from '../path/index.ts'
 import type { RelayEngine } from '../relaying/index.ts'
 import type { NodeConfig } from './config.ts'
@@ -160,6 +161,19 @@ export class RunningNode implements NodeControl {
   streams(): readonly StreamFacts[] {
     const { client, clocks } = this.#p
     return (client?.pool.circuits() ?? []).flatMap((entry) => streamFacts(entry, clocks))
+  }
+
+  nat(): NatFacts | null {
+    return null
+  }
+
+  reach(_id: NodeId, _signal: AbortSignal): Promise<ReachFacts> {
+    return Promise.reject(
+      new ShallotError('not-serving', 'a node that is only a client connects to its guards alone: it reaches for no other node', {
+        kind: 'usage',
+        retry: 'never',
+      }),
+    )
   }
 
   async newCircuit(): Promise<CircuitFacts> {

@@ -1,5 +1,6 @@
 import type { NodeId } from '../../src/base/index.ts'
 import type { ServingRole } from '../../src/directory/index.ts'
+import type { NatFacts, ReachFacts } from '../../src/nat/index.ts'
 import type { CircuitFacts, NodeControl, NodeEvent, NodeStatus, RelayFacts, RoleCounts, StreamFacts } from '../../src/node/index.ts'
 
 export const fakeIds = [
@@ -96,8 +97,12 @@ export class FakeNode implements NodeControl {
   readonly #listeners = new Set<(event: NodeEvent) => void>()
   readonly #stopped = Promise.withResolvers<Error | null>()
   readonly stopped = this.#stopped.promise
-  /** Thrown by newCircuit when set. */
+  /** Thrown by newCircuit and reach when set. */
   failure: Error | null = null
+  /** What `nat` says: nothing, as of a pure client. */
+  natFacts: NatFacts | null = null
+  /** The signal of the last `reach`. */
+  reaching: AbortSignal | null = null
 
   get listeners(): number {
     return this.#listeners.size
@@ -116,6 +121,15 @@ export class FakeNode implements NodeControl {
   }
   streams(): readonly StreamFacts[] {
     return [fakeStream]
+  }
+  nat(): NatFacts | null {
+    return this.natFacts
+  }
+  async reach(peer: NodeId, signal: AbortSignal): Promise<ReachFacts> {
+    if (this.failure) throw this.failure
+    this.asked.push(`reach ${peer}`)
+    this.reaching = signal
+    return { peer, how: 'punched-tcp', reachedMs: 120, upgradedMs: 480, steps: ['reached through a relay', 'punched by TCP'] }
   }
   async newCircuit(): Promise<CircuitFacts> {
     if (this.failure) throw this.failure
