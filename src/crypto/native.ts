@@ -1,19 +1,12 @@
-import {
-  createCipheriv,
-  createDecipheriv,
-  createPrivateKey,
-  createPublicKey,
-  decapsulate,
-  encapsulate,
-  generateKeyPairSync,
-  hash,
-  type KeyObject,
-} from 'node:crypto'
+import { createPrivateKey, createPublicKey, decapsulate, encapsulate, generateKeyPairSync, hash, type KeyObject } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { ml_kem768 } from '@noble/post-quantum/ml-kem.js'
 import { assert, concatBytes } from '../base/index.ts'
-import { type AesBlocks, HPolyC, type WideBlockPrimitives } from './hpolyc.ts'
+import type { AesUnit } from './aes.ts'
+import { HPolyC, type WideBlockPrimitives } from './hpolyc.ts'
+import { nodeAes } from './node-aes.ts'
 import type { CryptoSuite } from './suite.ts'
+import { vectorAes } from './vector-aes.ts'
 
 /** What is used of sodium-native: each call writes into its first argument and throws when libsodium says no. */
 interface Sodium {
@@ -28,17 +21,18 @@ interface Sodium {
 }
 
 /**
- * The suite over sodium-native (stream cipher, Poly1305, X25519, Ed25519) and node:crypto (AES, ML-KEM, hashes).
+ * The suite over sodium-native (stream cipher, Poly1305, X25519, Ed25519), node:crypto (ML-KEM, hashes) and vector AES in WebAssembly.
+ * @param vector null where WebAssembly cannot do that: then AES is node:crypto's too
  * @throws whatever the loader throws when sodium-native has no binary for this platform, or node:crypto no ML-KEM
  */
-export function nativeSuite(): CryptoSuite {
+export function nativeSuite(vector: AesUnit | null = vectorAes()): CryptoSuite {
   const require = createRequire(import.meta.url)
   const sodium = require('sodium-native') as Sodium
   const { version } = require('sodium-native/package.json') as { version: string }
   const primitives: WideBlockPrimitives = {
     poly1305: (out, input, key) => sodium.crypto_onetimeauth(out, input, key),
     xchacha20Xor: (data, nonce, key) => sodium.crypto_stream_xchacha20_xor(data, data, nonce, key),
-    aes256: (key) => new NodeAes(key),
+    aes: vector ?? nodeAes(),
   }
   const random = (length: number): Uint8Array => {
     const out = new Uint8Array(length)
@@ -48,7 +42,7 @@ export function nativeSuite(): CryptoSuite {
 
   return {
     name: 'native',
-    description: `sodium-native ${version}, OpenSSL ${process.versions.openssl}`,
+    description: `sodium-native ${version}, OpenSSL ${process.versions.openssl}, AES ${vector ? 'in WebAssembly' : 'of OpenSSL'}`,
     random,
     wideBlock: (key) => new HPolyC(primitives, key),
 
@@ -106,34 +100,6 @@ export function nativeSuite(): CryptoSuite {
       if (data.length > 0) sodium.crypto_stream_xchacha20_xor(out, data, nonce, key)
       return out
     },
-  }
-}
-
-/** AES-256-ECB on kept cipher objects, each made when first wanted: a layer uses one direction only. */
-class NodeAes implements AesBlocks {
-  readonly #key: Buffer
-  #encryptor: ReturnType<typeof createCipheriv> | null = null
-  #decryptor: ReturnType<typeof createDecipheriv> | null = null
-
-  constructor(key: Uint8Array) {
-    this.#key = Buffer.alloc(32)
-    this.#key.set(key)
-  }
-
-  encrypt(blocks: Uint8Array): Uint8Array {
-    this.#encryptor ??= createCipheriv('aes-256-ecb', this.#key, null).setAutoPadding(false)
-    return this.#encryptor.update(blocks)
-  }
-
-  decrypt(blocks: Uint8Array): Uint8Array {
-    this.#decryptor ??= createDecipheriv('aes-256-ecb', this.#key, null).setAutoPadding(false)
-    return this.#decryptor.update(blocks)
-  }
-
-  destroy(): void {
-    this.#key.fill(0)
-    this.#encryptor = null
-    this.#decryptor = null
   }
 }
 

@@ -7,7 +7,8 @@ import { sha3_256, shake256 } from '@noble/hashes/sha3.js'
 import { randomBytes } from '@noble/hashes/utils.js'
 import { ml_kem768 } from '@noble/post-quantum/ml-kem.js'
 import { assert, concatBytes, equalBytes } from '../base/index.ts'
-import { type AesBlocks, HPolyC, type WideBlockPrimitives } from './hpolyc.ts'
+import { AES_BLOCK_BYTES, type AesKey, type AesUnit } from './aes.ts'
+import { HPolyC, type WideBlockPrimitives } from './hpolyc.ts'
 import type { CryptoSuite } from './suite.ts'
 
 const primitives: WideBlockPrimitives = {
@@ -17,7 +18,7 @@ const primitives: WideBlockPrimitives = {
     if (data.byteOffset % 4 === 0) xchacha20(key, nonce, data, data)
     else data.set(xchacha20(key, nonce, data))
   },
-  aes256: (key) => new NobleAes(key),
+  aes: nobleAes(),
 }
 
 /** The suite over the noble libraries: JavaScript only, for platforms without the native one. About a tenth of its speed. */
@@ -91,28 +92,36 @@ export function portableSuite(): CryptoSuite {
   }
 }
 
+function nobleAes(): AesUnit {
+  const input = new Uint8Array(AES_BLOCK_BYTES)
+  const output = new Uint8Array(AES_BLOCK_BYTES)
+  return { input, output, key: (key) => new NobleKey(input, output, key) }
+}
+
 /** noble's single-block AES, with both key schedules kept. It looks tables up: its time is not independent of the data. */
-class NobleAes implements AesBlocks {
+class NobleKey implements AesKey {
+  readonly #input: Uint8Array
+  readonly #output: Uint8Array
   readonly #key: Uint8Array
   #encryptKeys: Uint32Array | null = null
   #decryptKeys: Uint32Array | null = null
 
-  constructor(key: Uint8Array) {
+  constructor(input: Uint8Array, output: Uint8Array, key: Uint8Array) {
+    this.#input = input
+    this.#output = output
     this.#key = Uint8Array.from(key)
   }
 
-  encrypt(blocks: Uint8Array): Uint8Array {
+  encrypt(): void {
     this.#encryptKeys ??= unsafe.expandKeyLE(this.#key)
-    const out = Uint8Array.from(blocks)
-    for (let at = 0; at < out.length; at += 16) unsafe.encryptBlock(this.#encryptKeys, out.subarray(at, at + 16))
-    return out
+    this.#output.set(this.#input)
+    unsafe.encryptBlock(this.#encryptKeys, this.#output)
   }
 
-  decrypt(blocks: Uint8Array): Uint8Array {
+  decrypt(): void {
     this.#decryptKeys ??= unsafe.expandKeyDecLE(this.#key)
-    const out = Uint8Array.from(blocks)
-    for (let at = 0; at < out.length; at += 16) unsafe.decryptBlock(this.#decryptKeys, out.subarray(at, at + 16))
-    return out
+    this.#output.set(this.#input)
+    unsafe.decryptBlock(this.#decryptKeys, this.#output)
   }
 
   destroy(): void {

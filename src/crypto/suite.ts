@@ -61,7 +61,7 @@ export interface WideBlock {
   encrypt(tweak: Uint8Array, buffer: Uint8Array, start: number, length: number): void
   decrypt(tweak: Uint8Array, buffer: Uint8Array, start: number, length: number): void
   /**
-   * The same as `encrypt` for each of `count` blocks of `length` bytes, but cheaper, for blocks whose tweaks are known beforehand.
+   * The same as `encrypt` for each of `count` blocks of `length` bytes, for blocks whose tweaks are known beforehand.
    * @param tweaks `count` tweaks of `tweakBytes` (at most 28) bytes, back to back
    * @param starts where the blocks begin, ascending; a block's scratch may be the end of the block before it
    */

@@ -6,7 +6,7 @@ describe('choosing a suite', () => {
   test('takes the native one here, and says from what it is made', () => {
     const { suite, reason } = chooseSuite('auto')
     expect(suite.name).toBe('native')
-    expect(suite.description).toMatch(/^sodium-native \d+\.\d+\.\d+, OpenSSL \d/)
+    expect(suite.description).toMatch(/^sodium-native \d+\.\d+\.\d+, OpenSSL \d+\.\d+\.\d+, AES in WebAssembly$/)
     expect(reason).toContain('self-test')
   })
 
