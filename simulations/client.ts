@@ -128,7 +128,7 @@ export class SimulatedClient extends SimulatedNode {
     queue.after((bytes / rate) * 1000, () => {
       for (const hop of hops) {
         hop.circuits--
-        this.view.noteMeasured(hop.id, rate, this.world.wall())
+        this.view.noteMeasured(hop.id, rate)
       }
     })
   }

@@ -12,7 +12,7 @@ import {
   Writer,
 } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
-import type { Descriptor, ServingRole, SignedDescriptor } from './descriptor.ts'
+import type { Descriptor, Reach, ServingRole, SignedDescriptor } from './descriptor.ts'
 import { decodeEnvelope, type Envelope, envelopePurpose, sealEnvelope, verifyEnvelope } from './envelope.ts'
 import type { PolicySummary, PortRange } from './policy.ts'
 import { formatRelayAddress, parseRelayAddress, type RelayAddress } from './relay-address.ts'
@@ -21,7 +21,8 @@ import { formatRelayAddress, parseRelayAddress, type RelayAddress } from './rela
  * A descriptor's bytes, docs/spec/descriptor.md §2: an envelope whose payload is
  *
  *   version u8 = 1 | sequence u64 | published u64 | expires u64 | work period u32, nonce 8 | X25519 onion key 32 | bandwidth u64 | roles u8
- *   | addresses: count u8, each: 4 or 6 u8, IP 4 or 16, port u16, transport u8 | via: count u8, keys 32 each | family: count u8, keys 32 each
+ *   | addresses: count u8, each: 4 or 6 u8, IP 4 or 16, port u16, transport u8
+ *   | reach u8: 0 direct, 1 relayed and punchable, 2 relayed only | via (1 and 2): count u8, keys 32 each | family: count u8, keys 32 each
  *   | exit policy (role exit only): for IPv4, then IPv6: count u8, each: from u16, to u16
  *   | circuit versions: count u8, u8 each | link versions: count u8, u8 each | software: length u8, text
  *   | extensions: count u8, each: type u8, length u16, bytes
@@ -47,6 +48,8 @@ export type DescriptorFields = Omit<Descriptor, 'id'>
 
 /** @param seed the relay's Ed25519 seed, 32 bytes. An inconsistent descriptor of our own is an assertion. */
 export function signDescriptor(suite: CryptoSuite, seed: Uint8Array, fields: DescriptorFields): SignedDescriptor {
+  const problem = reachProblem(fields)
+  assert(problem === null, `an own descriptor ${problem}`)
   const bytes = sealEnvelope(suite, seed, purpose, encodePayload(fields))
   assert(bytes.length <= DESCRIPTOR_BYTES_MAX, 'a descriptor is at most 4096 bytes')
   const descriptor = decodePayload(decodeEnvelope(purpose, bytes))
@@ -110,7 +113,7 @@ function encodePayload(fields: DescriptorFields): Uint8Array {
       .u16(port)
       .u8(transport === 'tls' ? 1 : 0)
   }
-  writeKeys(writer, fields.reach.kind === 'relayed' ? fields.reach.via : [])
+  writeReach(writer, fields.reach)
   writeKeys(writer, fields.family)
   if (fields.exitPolicy) {
     writeRanges(writer, fields.exitPolicy.ipv4)
@@ -139,9 +142,11 @@ function decodePayload(envelope: Envelope): Descriptor {
   const bandwidth = reader.u53()
   const roles = readRoles(reader)
   const addresses = readAddresses(reader)
-  const via = readKeys(reader, DESCRIPTOR_VIA_MAX, 'via')
+  const reach = readReach(reader)
   const family = readKeys(reader, DESCRIPTOR_FAMILY_MAX, 'family')
-  if (via.length === 0 && addresses.length === 0) throw malformed('has no address and no relay in front of it')
+  const id = nodeIdFromKey(envelope.key)
+  const problem = reachProblem({ addresses, reach, roles }, id)
+  if (problem !== null) throw malformed(problem)
   const exitPolicy: PolicySummary | null = roles.includes('exit') ? { ipv4: readRanges(reader), ipv6: readRanges(reader) } : null
   const circuit = readVersions(reader, 'circuit')
   const link = readVersions(reader, 'link')
@@ -150,13 +155,13 @@ function decodePayload(envelope: Envelope): Descriptor {
   readExtensions(reader)
   reader.end()
   return {
-    id: nodeIdFromKey(envelope.key),
+    id,
     sequence,
     publishedAt,
     expiresAt,
     onionKey: { x25519 },
     addresses,
-    reach: via.length === 0 ? { kind: 'direct' } : { kind: 'relayed', via },
+    reach,
     roles,
     exitPolicy,
     bandwidth,
@@ -165,6 +170,41 @@ function decodePayload(envelope: Envelope): Descriptor {
     software,
     work: { period, nonce },
   }
+}
+
+/**
+ * What a descriptor says of its reach that can't be, or null; docs/spec/descriptor.md §2. A guard is dialled by clients, a bootstrap node by
+ * newcomers and a NAT relay by those behind it: all of them directly. An exit sees where traffic goes, so a NAT relay must not carry all of it.
+ */
+function reachProblem({ addresses, reach, roles }: Pick<DescriptorFields, 'addresses' | 'reach' | 'roles'>, self?: NodeId): string | null {
+  if (addresses.length === 0) return 'has no address'
+  if (reach.kind === 'direct') return null
+  if (reach.via.length === 0 || reach.via.length > DESCRIPTOR_VIA_MAX)
+    return `has ${reach.via.length} NAT relays, not 1 to ${DESCRIPTOR_VIA_MAX}`
+  if (self !== undefined && reach.via.includes(self)) return 'names itself as its NAT relay'
+  const claimed = roles.find((role) => role === 'guard' || role === 'relay' || role === 'bootstrap')
+  if (claimed) return `claims the role ${claimed} behind NAT`
+  return roles.includes('exit') && !reach.punchable ? 'claims the role exit behind a NAT that nothing can be punched through' : null
+}
+
+const REACH_DIRECT = 0
+const REACH_PUNCHABLE = 1
+const REACH_RELAYED = 2
+
+function writeReach(writer: Writer, reach: Reach): void {
+  if (reach.kind === 'direct') {
+    writer.u8(REACH_DIRECT)
+    return
+  }
+  writer.u8(reach.punchable ? REACH_PUNCHABLE : REACH_RELAYED)
+  writeKeys(writer, reach.via)
+}
+
+function readReach(reader: Reader): Reach {
+  const kind = reader.u8()
+  if (kind === REACH_DIRECT) return { kind: 'direct' }
+  if (kind !== REACH_PUNCHABLE && kind !== REACH_RELAYED) throw malformed('is reached in an unknown way')
+  return { kind: 'relayed', via: readKeys(reader, DESCRIPTOR_VIA_MAX, 'NAT relays'), punchable: kind === REACH_PUNCHABLE }
 }
 
 function readRoles(reader: Reader): ServingRole[] {

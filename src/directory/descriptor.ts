@@ -5,6 +5,12 @@ import type { PolicySummary } from './policy.ts'
 export type Role = 'client' | 'guard' | 'middle' | 'exit' | 'relay' | 'bootstrap'
 export type ServingRole = Exclude<Role, 'client'>
 
+/**
+ * How a relay is reached: at its own addresses, or behind NAT through one of 1 to 4 NAT relays. `punchable`: a direct link can then be made by hole
+ * punching; else everything goes through the NAT relay.
+ */
+export type Reach = { readonly kind: 'direct' } | { readonly kind: 'relayed'; readonly via: readonly NodeId[]; readonly punchable: boolean }
+
 /** What a relay says of itself, signed by its identity key. Exact bytes: docs/spec/descriptor.md */
 export interface Descriptor {
   readonly id: NodeId
@@ -15,10 +21,12 @@ export interface Descriptor {
   readonly expiresAt: number
   /** The current key first; the previous one while it is still accepted is known only to the relay itself. */
   readonly onionKey: OnionPublicKey
-  /** Multiaddrs as text: `/ip4/…/tcp/…` (libp2p) and `/ip4/…/tcp/…/tls` (direct TLS link for cells). */
+  /**
+   * Multiaddrs as text: `/ip4/…/tcp/…` (libp2p) and `/ip4/…/tcp/…/tls` (direct TLS link for cells). Of a relayed node they are its NAT's: nobody
+   * dials them unpunched, but it counts at them.
+   */
   readonly addresses: readonly string[]
-  /** How it is reached: at its own addresses, or through these relays. */
-  readonly reach: { readonly kind: 'direct' } | { readonly kind: 'relayed'; readonly via: readonly NodeId[] }
+  readonly reach: Reach
   readonly roles: readonly ServingRole[]
   /** What an exit lets through, in short; null for the others. */
   readonly exitPolicy: PolicySummary | null

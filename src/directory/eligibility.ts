@@ -9,7 +9,6 @@ export type Ineligible =
   | 'role' // does not have the role in question
   | 'too-new' // not known for long enough
   | 'burst' // came with too many others at once
-  | 'failing' // failed too often lately
 
 export type EligibilityVerdict =
   | { readonly eligible: true }

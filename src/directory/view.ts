@@ -8,8 +8,8 @@ import type { Descriptor, ServingRole, SignedDescriptor } from './descriptor.ts'
 import { DESCRIPTOR_BYTES_MAX, decodeDescriptor, type UnverifiedDescriptor } from './descriptor-codec.ts'
 import { type Census, type EligibilityVerdict, hasRole, judgeAge, takeCensus } from './eligibility.ts'
 import { judgeDescriptor } from './known-rules.ts'
+import { MeasuredRates } from './measured-rates.ts'
 import { type NetworkRules, networkId } from './rules.ts'
-import { Standings } from './standing.ts'
 
 /** Runners-up that wait, in all and beyond the cap of one group. */
 export const RESERVE_MAX = 2_048
@@ -72,7 +72,7 @@ export class View {
   readonly #entries = new Map<NodeId, Entry>()
   readonly #byDigest = new Map<string, Entry>()
   readonly #admission: Admission
-  readonly #standings: Standings
+  readonly #measured: MeasuredRates
   readonly #refused = new Map<string, { readonly reason: RefusalReason; readonly until: number }>()
   readonly #stale = new Map<NodeId, SignedDescriptor>()
   readonly #equivocations = new Set<NodeId>()
@@ -92,7 +92,7 @@ export class View {
     this.#decode = options.decode ?? decodeDescriptor
     this.buckets = new Buckets(suite)
     this.ages = new Ages(4 * rules.admission.maxRelays)
-    this.#standings = new Standings(rules, rules.admission.maxRelays)
+    this.#measured = new MeasuredRates(rules, rules.admission.maxRelays)
     this.#admission = new Admission({
       maxRelays: rules.admission.maxRelays,
       maxReserve: RESERVE_MAX,
@@ -100,7 +100,7 @@ export class View {
     })
   }
 
-  /** Grows with every change that may matter to a path: known relays, weights, relays set aside. */
+  /** Grows with every change that may matter to a path: known relays, weights. */
   get version(): number {
     return this.#version
   }
@@ -325,8 +325,6 @@ export class View {
   #verdict(entry: RelayEntry, now: number, role: ServingRole | null, census: Census): EligibilityVerdict {
     if (entry.descriptor.expiresAt <= now) return { eligible: false, reason: 'expired', until: null }
     if (!hasRole(entry.descriptor, role)) return { eligible: false, reason: 'role', until: null }
-    const setAside = this.#standings.setAsideUntil(entry.id, now)
-    if (setAside !== null) return { eligible: false, reason: 'failing', until: setAside }
     return judgeAge(this.ages.since(entry.id) ?? now, role, census, this.rules, now)
   }
 
@@ -349,7 +347,7 @@ export class View {
   /** How much a relay counts when a path is drawn, bytes a second: the lower of its claim and its cap. 0 when it is not known. */
   weight(id: NodeId): number {
     const entry = this.#entries.get(id)
-    return entry?.tier === 'known' ? Math.min(entry.descriptor.bandwidth, this.#standings.cap(id)) : 0
+    return entry?.tier === 'known' ? Math.min(entry.descriptor.bandwidth, this.#measured.cap(id)) : 0
   }
 
   /** How long the relay has been known, ms, or null. */
@@ -358,18 +356,9 @@ export class View {
     return since === null ? null : Math.max(0, now - since)
   }
 
-  /** The relay failed (and not the network): too many of these set it aside for a while. */
-  noteFailure(id: NodeId, now: number): void {
-    if (this.#entries.has(id) && this.#standings.fail(id, now)) this.#touch()
-  }
-
-  noteSuccess(id: NodeId, now: number): void {
-    if (this.#standings.succeed(id, now)) this.#touch()
-  }
-
   /** That many bytes a second went through the relay: it may count for more than an unmeasured one. */
-  noteMeasured(id: NodeId, bytesPerSecond: number, now: number): void {
-    if (this.#entries.has(id) && this.#standings.measure(id, bytesPerSecond, now)) this.#touch()
+  noteMeasured(id: NodeId, bytesPerSecond: number): void {
+    if (this.#entries.has(id) && this.#measured.measure(id, bytesPerSecond)) this.#touch()
   }
 
   /** Takes in the ages (ms by tag) that another node tells, while this one is fresh. */

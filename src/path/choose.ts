@@ -41,6 +41,8 @@ export interface PathReasons {
   readonly middle: DrawReasons
   /** True when relays that were set aside had to be used. */
   readonly setAsideUsed: boolean
+  /** True when the middle is one that is only ever reached through its NAT relay: no other middle was left around this guard. */
+  readonly lastResortUsed: boolean
 }
 
 export interface DrawReasons {
@@ -104,6 +106,7 @@ function attempt(view: PathView, request: PathRequest, setAside: ReadonlySet<Nod
           exit: result.exitReasons,
           middle: result.middleReasons,
           setAsideUsed: false,
+          lastResortUsed: view.isLastResort(result.middle),
         },
       }
     }
@@ -151,7 +154,7 @@ function around(view: PathView, guard: number, request: PathRequest, setAside: R
   return exactly(view, request, exitRule, middleRule, random)
 }
 
-/** Every exit that fits, by weight and without repetition, until one leaves a middle. */
+/** Every exit that fits, by weight and without repetition, until one leaves a middle; a middle of last resort only when none leaves another. */
 function exactly(
   view: PathView,
   request: PathRequest,
@@ -162,22 +165,26 @@ function exactly(
   const exits = filter(view, 'exit', (index) => (exitServes(view.relays[index]!, request.need) ? exitRule(index) : 'port'))
   let failure: PathFailure | null = exits.fitting.length === 0 ? failed('exit', exits.counts, request.need) : null
   const left = [...exits.fitting]
+  let lastResort: (() => Ends) | null = null
   for (let tried = 0; tried < MAX_EXITS_TRIED && left.length > 0; tried++) {
     const exit = drawExactly(view, 'exit', left, random)
-    const middles = filter(view, 'middle', middleRule(exit.index))
-    if (middles.fitting.length > 0) {
-      const middle = drawExactly(view, 'middle', middles.fitting, random)
-      return {
-        exit: exit.index,
-        middle: middle.index,
-        exitReasons: { how: 'exact', candidates: left.length, probability: exit.probability, refused: exits.counts },
-        middleReasons: { how: 'exact', candidates: middles.fitting.length, probability: middle.probability, refused: middles.counts },
-      }
+    const exitReasons: DrawReasons = { how: 'exact', candidates: left.length, probability: exit.probability, refused: exits.counts }
+    const { fitting, counts } = filter(view, 'middle', middleRule(exit.index))
+    const withMiddle = (middles: readonly number[]): Ends => {
+      const middle = drawExactly(view, 'middle', middles, random)
+      const middleReasons: DrawReasons = { how: 'exact', candidates: middles.length, probability: middle.probability, refused: counts }
+      return { exit: exit.index, middle: middle.index, exitReasons, middleReasons }
     }
-    failure ??= failed('middle', middles.counts, request.need)
+    const better = fitting.filter((index) => !view.isLastResort(index))
+    if (better.length > 0) {
+      if (better.length < fitting.length) countRule(counts, 'nat-only-last-resort', fitting.length - better.length)
+      return withMiddle(better)
+    }
+    if (fitting.length > 0) lastResort ??= () => withMiddle(fitting)
+    failure ??= failed('middle', counts, request.need)
     left.splice(left.indexOf(exit.index), 1)
   }
-  return failure!
+  return lastResort ? lastResort() : failure!
 }
 
 function failed(position: Position, counts: RuleCounts, need: ExitNeed): PathFailure {
@@ -188,6 +195,10 @@ function failed(position: Position, counts: RuleCounts, need: ExitNeed): PathFai
 function momentRule(view: PathView, index: number, setAside: ReadonlySet<NodeId>, excluded: ReadonlySet<NodeId> | null): Rule | null {
   const { id } = view.relays[index]!
   if (setAside.has(id)) return 'set-aside'
+  // Behind NAT relays of which none works, it does not either.
+  if (setAside.size > 0 && view.relays[index]!.reach !== 'direct') {
+    if (view.fronts(index).every((front) => setAside.has(view.relays[front]!.id))) return 'set-aside'
+  }
   return excluded?.has(id) ? 'excluded-here' : null
 }
 

@@ -13,8 +13,10 @@ export const RULES = [
   'role', // does not serve the position
   'not-eligible', // known, but not yet good enough for one's own paths
   'version', // speaks no circuit version of ours
-  'no-address', // reached directly, but has no IP address that could be held against the diversity rules
-  'nat-relay-unknown', // reached through NAT relays none of which is in the view
+  'no-address', // has no IP address that could be held against the diversity rules
+  'not-direct', // behind NAT, and a guard must be reached directly
+  'not-punchable', // an exit behind a NAT that nothing can be punched through
+  'nat-relay-unknown', // reached through NAT relays none of which is in the view, itself reached directly and in the role
   'excluded-node',
   'excluded-network',
   'not-in-exit-nodes', // the user set a strict list of exits
@@ -25,9 +27,10 @@ export const RULES = [
   'set-aside', // failed too often lately
   'excluded-here', // refused this very request before
   'same-node',
-  'same-nat-relay',
+  'same-nat-relay', // behind the same NAT relay (known or not), or one is the other's
   'same-network', // the same /16 (IPv4) or /32 (IPv6)
   'same-family', // mutually declared
+  'nat-only-last-resort', // only ever reached through its NAT relay, and there is a middle that is not
 ] as const
 
 export type Rule = (typeof RULES)[number]
@@ -59,13 +62,19 @@ export function constraintsOf(
   }
 }
 
-/** A relay fits the network's rules for a position, whatever the user wants: what balances of capacity are reckoned from. */
-export function networkRule(facts: RelayFacts, position: Position, constraints: PathConstraints, viaKnown: boolean): Rule | null {
+/**
+ * A relay fits the network's rules for a position, whatever the user wants: what balances of capacity are reckoned from.
+ * @param isInFront whether one of its NAT relays is in the view and can relay
+ */
+export function networkRule(facts: RelayFacts, position: Position, constraints: PathConstraints, isInFront: boolean): Rule | null {
   if (!facts.positions.includes(position) || (position === 'exit' && !facts.exitPolicy)) return 'role'
   if (!(position === 'guard' ? facts.eligibleAsGuard : facts.eligible)) return 'not-eligible'
   if (!facts.circuitVersions.some((version) => constraints.circuitVersions.includes(version))) return 'version'
-  if (facts.via.length > 0 ? !viaKnown : facts.networks.length === 0) return facts.via.length > 0 ? 'nat-relay-unknown' : 'no-address'
-  return null
+  if (facts.networks.length === 0) return 'no-address'
+  if (facts.reach === 'direct') return null
+  if (position === 'guard') return 'not-direct'
+  if (position === 'exit' && facts.reach !== 'punchable') return 'not-punchable'
+  return isInFront ? null : 'nat-relay-unknown'
 }
 
 /** What the user's configuration says against a relay (or the relays in front of it) at a position. */

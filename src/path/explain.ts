@@ -8,7 +8,9 @@ const SAYS: Readonly<Record<Rule, string>> = {
   'not-eligible': 'are known, but not yet good enough for own paths',
   version: 'speak no circuit version of ours',
   'no-address': 'have no IP address to hold against the network rules',
-  'nat-relay-unknown': 'are behind NAT relays that are not in the view',
+  'not-direct': 'are behind NAT, and guards must be reached directly',
+  'not-punchable': 'are exits behind a NAT that nothing can be punched through',
+  'nat-relay-unknown': 'are behind NAT relays none of which is in the view and can carry them',
   'excluded-node': 'are in exclude_nodes',
   'excluded-network': 'are in exclude_networks',
   'not-in-exit-nodes': 'are not in exit_nodes',
@@ -19,9 +21,10 @@ const SAYS: Readonly<Record<Rule, string>> = {
   'set-aside': 'are set aside after failures',
   'excluded-here': 'refused this request before',
   'same-node': 'are in the path already',
-  'same-nat-relay': 'share a NAT relay with another hop',
+  'same-nat-relay': 'share a NAT relay with another hop, or one is the NAT relay of the other',
   'same-network': 'are in the same /16 (IPv6: /32) as another hop',
   'same-family': 'are of the same family as another hop',
+  'nat-only-last-resort': 'are only ever reached through their NAT relay, and there is a middle that is not',
 }
 
 /** The choice in lines of text: what `shallot circuits --why` prints. Names relays by id, never a target. */
@@ -35,6 +38,7 @@ export function explain(result: PathResult): readonly string[] {
     `guard ${guard}: number ${reasons.guard.place + 1} of ${reasons.guard.of} usable guards of the sample`,
     `exit ${exit}: ${drawnText(reasons.exit)}${portsText(reasons.need)}`,
     `middle ${middle}: ${drawnText(reasons.middle)}`,
+    ...(reasons.lastResortUsed ? ['the middle is only ever reached through its NAT relay: no other middle was left'] : []),
     ...(reasons.setAsideUsed ? ['relays that are set aside had to be used: nothing else was left'] : []),
   ]
 }

@@ -7,6 +7,17 @@ import { POSITIONS, type Position, type RelayFacts } from './relay-facts.ts'
 /** Tables of exits by wanted ports that are kept; beyond it the oldest is dropped. */
 const MAX_EXIT_TABLES = 64
 
+/**
+ * What the capacity of a relay behind NAT counts for, by position. A circuit through it first waits for its NAT relay and the punching, and breaks
+ * when its router restarts: half as a middle, a quarter as an exit, whose loss an application notices. Not less, or homes would carry nothing. One
+ * that is only ever reached through its NAT relay is drawn by no weight at all: see `isLastResort`.
+ */
+export const NAT_WEIGHT: Readonly<Record<RelayFacts['reach'], Readonly<Record<Position, number>>>> = {
+  direct: { guard: 1, middle: 1, exit: 1 },
+  punchable: { guard: 0, middle: 0.5, exit: 0.25 },
+  relayed: { guard: 0, middle: 0, exit: 0 },
+}
+
 /** Candidates of one position with their weights, to draw from in the time of a binary search. */
 export interface Candidates {
   /** Indexes into the view's relays, ascending. */
@@ -31,7 +42,7 @@ export class PathView {
   readonly relays: readonly RelayFacts[]
   readonly constraints: PathConstraints
   readonly #indexes = new Map<NodeId, number>()
-  /** Per relay: itself and the relays of the view in front of it. */
+  /** Per relay: itself and the relays of the view in front of it, whether they work as such or not. */
   readonly #places: readonly (readonly number[])[]
   /** Per relay: its own and its front's networks, interned. */
   readonly #networks: readonly (readonly number[])[]
@@ -60,7 +71,7 @@ export class PathView {
     this.#networks = this.#places.map((places) => union(places.map((place) => ownNetworks[place]!)))
     this.#families = this.#mutualFamilies()
     const network = byPosition((position) =>
-      sorted.map((relay, index) => networkRule(relay, position, constraints, this.#places[index]!.length > 1)),
+      sorted.map((relay, index) => networkRule(relay, position, constraints, this.fronts(index).length > 0)),
     )
     this.#weights = balancedWeights(sorted, network)
     this.#refusals = byPosition((position) => sorted.map((_, index) => network[position][index] ?? this.#ownRule(index, position)))
@@ -81,6 +92,17 @@ export class PathView {
     return this.#weights[position][index]!
   }
 
+  /** The NAT relays in front of a relay that are in the view and can relay; none for one that is reached directly. */
+  fronts(index: number): readonly number[] {
+    return this.#places[index]!.slice(1).filter((place) => this.relays[place]!.canRelay)
+  }
+
+  /** Whether a relay is a middle only where no other is left: its NAT relay would see, and pay for, every byte. */
+  isLastResort(index: number): boolean {
+    return this.relays[index]!.reach === 'relayed'
+  }
+
+  /** Those drawn by weight: without the middles of last resort. */
   candidates(position: 'guard' | 'middle'): Candidates {
     return this.#tables[position]
   }
@@ -182,11 +204,13 @@ function balancedWeights(
   const roleSets = relays.map((relay, index) => {
     let roles = 0
     for (const position of POSITIONS) if (refusals[position][index] === null) roles |= POSITION_BIT[position]
-    capacity[roles]! += relay.weight
+    capacity[roles]! += relay.weight * NAT_WEIGHT[relay.reach].middle
     return roles
   })
   const share = balanceRoles(capacity)
-  return byPosition((position) => Float64Array.from(relays, (relay, index) => relay.weight * share(roleSets[index]!, position)))
+  return byPosition((position) =>
+    Float64Array.from(relays, (relay, index) => relay.weight * NAT_WEIGHT[relay.reach][position] * share(roleSets[index]!, position)),
+  )
 }
 
 function byPosition<T>(make: (position: Position) => T): Record<Position, T> {

@@ -1,5 +1,5 @@
 import { type IpAddress, isIpText, type NodeId, networkKey, parseIp } from '../base/index.ts'
-import type { Descriptor, PolicySummary } from '../directory/index.ts'
+import { carriesOthers, type Descriptor, type PolicySummary } from '../directory/index.ts'
 
 /** A place in a circuit, in the order of the hops. */
 export type Position = 'guard' | 'middle' | 'exit'
@@ -22,7 +22,11 @@ export interface RelayFacts {
   readonly eligible: boolean
   /** The same as a guard, which must have been known for longer. */
   readonly eligibleAsGuard: boolean
-  /** The IP addresses it is reached at (its NAT relay's, when it is relayed). */
+  /** `punchable`: behind NAT, with direct links once a hole is punched; `relayed`: behind NAT, only ever through its NAT relays. */
+  readonly reach: 'direct' | 'punchable' | 'relayed'
+  /** Whether others can be reached through it: only then does it count as a NAT relay that works. */
+  readonly canRelay: boolean
+  /** The IP addresses it is at: its own, or behind NAT those of its NAT. */
   readonly addresses: readonly IpAddress[]
   /** Keys of the /16 and /32 networks of those addresses, without repetition. */
   readonly networks: readonly string[]
@@ -62,6 +66,8 @@ export function factsOf(descriptor: Descriptor, extra: RelayExtra): RelayFacts {
     addresses,
     networks: [...networks],
     family: descriptor.family,
+    reach: descriptor.reach.kind === 'direct' ? 'direct' : descriptor.reach.punchable ? 'punchable' : 'relayed',
+    canRelay: carriesOthers(descriptor),
     via: descriptor.reach.kind === 'relayed' ? descriptor.reach.via : [],
     exitPolicy: descriptor.exitPolicy,
     circuitVersions: descriptor.protocols.circuit,

@@ -4,6 +4,9 @@ import type { PathConstraints } from './constraints.ts'
 import { PathView } from './path-view.ts'
 import { factsOf, type RelayFacts } from './relay-facts.ts'
 
+/** A prepared view is looked at anew at most this often when the number of its relays is the same: editions, weights and ages change all the time. */
+const REFRESH_MS = 1_000
+
 /** The facts of every known relay of a view. @param now wall-clock ms */
 export function relayFactsOf(view: View, now: number): RelayFacts[] {
   const eligible = idsOf(view.eligible(now))
@@ -14,11 +17,21 @@ export function relayFactsOf(view: View, now: number): RelayFacts[] {
   })
 }
 
-/** Keeps the `PathView` of a view, and makes it anew only when the view's version, or with time its eligible relays, have changed. */
+interface Made {
+  readonly path: PathView
+  readonly version: number
+  readonly size: number
+  readonly eligible: unknown
+  readonly asGuard: unknown
+  /** When it was last held against the view. */
+  checkedAt: number
+}
+
+/** Keeps the `PathView` of a view, and makes it anew only when relays came or went, or, now and then, when anything else has changed. */
 export class PathViews {
   readonly #view: View
   readonly #constraints: PathConstraints
-  #made: { readonly path: PathView; readonly version: number; readonly eligible: unknown; readonly asGuard: unknown } | null = null
+  #made: Made | null = null
 
   constructor(view: View, constraints: PathConstraints) {
     this.#view = view
@@ -27,12 +40,19 @@ export class PathViews {
 
   /** @param now wall-clock ms */
   current(now: number): PathView {
+    const made = this.#made
+    const { version } = this.#view
+    const size = this.#view.relays().length
+    const passed = made ? now - made.checkedAt : 0
+    if (made && made.size === size && passed >= 0 && passed < REFRESH_MS) return made.path
     const eligible = this.#view.eligible(now)
     const asGuard = this.#view.eligible(now, 'guard')
-    const made = this.#made
-    if (made && made.version === this.#view.version && made.eligible === eligible && made.asGuard === asGuard) return made.path
+    if (made && made.version === version && made.eligible === eligible && made.asGuard === asGuard) {
+      made.checkedAt = now
+      return made.path
+    }
     const path = new PathView(relayFactsOf(this.#view, now), this.#constraints)
-    this.#made = { path, version: this.#view.version, eligible, asGuard }
+    this.#made = { path, version, size, eligible, asGuard, checkedAt: now }
     return path
   }
 }

@@ -115,8 +115,8 @@ function descriptor(n: number): SignedDescriptor {
     publishedAt: NOW,
     expiresAt: NOW + rules.descriptors.lifetimeMs,
     onionKey: { x25519: seed },
-    addresses: n === 3 ? [] : [`/ip4/127.${n}.0.1/tcp/4001`, `/ip4/127.${n}.0.1/tcp/4001/tls`, '/ip6/2001:db8::1/tcp/1'],
-    reach: n === 3 ? { kind: 'relayed', via: [peer] } : { kind: 'direct' },
+    addresses: [`/ip4/127.${n}.0.1/tcp/4001`, `/ip4/127.${n}.0.1/tcp/4001/tls`, '/ip6/2001:db8::1/tcp/1'],
+    reach: n === 3 ? { kind: 'relayed', via: [peer], punchable: true } : { kind: 'direct' },
     roles: ['middle', 'exit'],
     exitPolicy: {
       ipv4: [

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { MalformedError, nodeKey, SeededRandom } from '../../../src/base/index.ts'
+import { MalformedError, type NodeId, nodeKey, SeededRandom } from '../../../src/base/index.ts'
 import {
   DESCRIPTOR_BYTES_MAX,
   decodeDescriptor,
@@ -14,6 +14,8 @@ import { quickRules, START, suite, testDescriptor, testFields, testRelay } from 
 const random = new SeededRandom(20)
 const relay = testRelay(random)
 const ids = Array.from({ length: 32 }, () => testRelay(random).id)
+
+const behind = (punchable: boolean) => ({ kind: 'relayed' as const, via: [ids[0]!], punchable })
 
 describe('a descriptor', () => {
   test('comes back as it was signed', () => {
@@ -38,9 +40,43 @@ describe('a descriptor', () => {
     expect(opened.digest).toEqual(suite.sha256(signed.bytes))
   })
 
-  test('behind NAT relays needs no address of its own', () => {
-    const signed = testDescriptor(relay, quickRules, START, { addresses: [], reach: { kind: 'relayed', via: [ids[0]!] } })
-    expect(openDescriptor(suite, signed.bytes).descriptor.reach).toEqual({ kind: 'relayed', via: [ids[0]] })
+  test.each([
+    [true, 1],
+    [false, 2],
+  ])('behind NAT says whether it is punchable (%s), and by which relays it is reached', (punchable, code) => {
+    const via = [ids[0]!, ids[1]!].sort((a, b) => Buffer.compare(nodeKey(a), nodeKey(b)))
+    const reach = { kind: 'relayed' as const, via, punchable }
+    const signed = testDescriptor(relay, quickRules, START, { reach, roles: ['middle'] })
+    expect(openDescriptor(suite, signed.bytes).descriptor.reach).toEqual(reach)
+    const inBytes = Buffer.concat([Uint8Array.of(code, 2), ...via.map(nodeKey)])
+    expect(Buffer.from(signed.bytes).includes(inBytes)).toBe(true)
+  })
+
+  test('has one encoding, whatever order its relays are given in', () => {
+    const [a, b] = [ids[0]!, ids[1]!]
+    const signed = (via: readonly NodeId[]) =>
+      testDescriptor(relay, quickRules, START, { reach: { kind: 'relayed', via, punchable: false }, roles: ['middle'] }).bytes
+    expect(signed([a, b])).toEqual(signed([b, a]))
+    expect(signed([a, b])).toEqual(signed([b, a, b]))
+  })
+
+  test('reached in another way than the three is refused', () => {
+    const { bytes } = testDescriptor(relay, quickRules, START)
+    // Behind the only address: IPv4 127.0.0.1, port 4001, libp2p.
+    const at = Buffer.from(bytes).indexOf(Buffer.from([4, 127, 0, 0, 1, 4001 >> 8, 4001 & 255, 0])) + 8
+    expect(bytes[at]).toBe(0)
+    for (const code of [1, 2, 3, 255]) {
+      const changed = bytes.slice()
+      changed[at] = code
+      expect(() => decodeDescriptor(changed), `code ${code}`).toThrow(MalformedError)
+      if (code > 2) expect(() => decodeDescriptor(changed), `code ${code}`).toThrow('unknown way')
+    }
+  })
+
+  test('of an exit behind NAT is valid when it is punchable', () => {
+    const exitPolicy = { ipv4: [{ from: 443, to: 443 }], ipv6: [] }
+    const signed = testDescriptor(relay, quickRules, START, { reach: behind(true), roles: ['middle', 'exit'], exitPolicy })
+    expect(signed.descriptor.roles).toEqual(['middle', 'exit'])
   })
 
   test('fits into its largest size with every list full', () => {
@@ -48,7 +84,7 @@ describe('a descriptor', () => {
     const signed = testDescriptor(relay, quickRules, START, {
       addresses: [1, 2, 3, 4].flatMap((port) => [`/ip6/2001:db8::1/tcp/${port}`, `/ip6/2001:db8::1/tcp/${port}/tls`]),
       family: ids,
-      reach: { kind: 'relayed', via: ids.slice(0, 4) },
+      reach: { kind: 'relayed', via: ids.slice(0, 4), punchable: true },
       roles: ['exit'],
       exitPolicy: { ipv4: ranges, ipv6: ranges },
       software: 'x'.repeat(32),
@@ -107,6 +143,22 @@ describe('a descriptor', () => {
       'ordered',
     ],
     ['port 0', { roles: ['exit' as const], exitPolicy: { ipv4: [{ from: 0, to: 2 }], ipv6: [] } }, 'ordered'],
+    ['no address behind NAT', { addresses: [], reach: behind(true), roles: ['middle' as const] }, 'no address'],
+    ['no NAT relay', { reach: { kind: 'relayed' as const, via: [], punchable: true }, roles: ['middle' as const] }, '0 NAT relays'],
+    [
+      'five NAT relays',
+      { reach: { kind: 'relayed' as const, via: ids.slice(0, 5), punchable: true }, roles: ['middle' as const] },
+      '5 NAT relays',
+    ],
+    [
+      'itself as its NAT relay',
+      { reach: { kind: 'relayed' as const, via: [relay.id], punchable: true }, roles: ['middle' as const] },
+      'names itself',
+    ],
+    ['a guard behind NAT', { reach: behind(true), roles: ['guard' as const, 'middle' as const] }, 'role guard'],
+    ['a bootstrap node behind NAT', { reach: behind(true), roles: ['bootstrap' as const] }, 'role bootstrap'],
+    ['a NAT relay behind NAT', { reach: behind(true), roles: ['middle' as const, 'relay' as const] }, 'role relay'],
+    ['an exit that is not punchable', { reach: behind(false), roles: ['exit' as const], exitPolicy: { ipv4: [], ipv6: [] } }, 'role exit'],
     ['no role', { roles: [] }, 'no role'],
     ['an expiry before publication', { expiresAt: START }, 'expires'],
     ['strange software', { software: 'shallot\n' }, 'software'],

@@ -47,7 +47,10 @@ describe('the known tier', () => {
     for (let i = 0; i < 24; i++) {
       for (let edition = 0; edition < 3; edition++) {
         const address = `/ip4/127.0.${choice.int(5)}.${1 + choice.int(4)}/tcp/${1 + choice.int(2)}`
-        const via = choice.int(4) === 0 ? { reach: { kind: 'relayed' as const, via: [relays[30 + choice.int(2)]!.id] } } : {}
+        const via =
+          choice.int(4) === 0
+            ? { reach: { kind: 'relayed' as const, via: [relays[30 + choice.int(2)]!.id], punchable: false }, roles: ['middle' as const] }
+            : {}
         set.push(testDescriptor(relays[i]!, rules, START, { addresses: [address], sequence: 1 + choice.int(3), ...via }).bytes)
       }
     }
@@ -239,21 +242,6 @@ describe('the eligible tier', () => {
     expect(view.eligible(START + 20)).not.toBe(set)
   })
 
-  test('leaves out a relay that failed too often, for a while', () => {
-    const view = new View({ suite, rules: quickRules })
-    const { id } = relays[0]!
-    view.add(apart(0).bytes, START)
-    view.noteFailure(id, START)
-    view.noteFailure(id, START)
-    expect(view.eligible(START)).toHaveLength(1)
-    view.noteFailure(id, START + 1)
-    expect(view.eligibility(id, START + 2)).toMatchObject({ reason: 'failing' })
-    expect(view.eligible(START + 2)).toHaveLength(0)
-    expect(view.eligible(START + 10 * 60_000 - 1)).toHaveLength(0)
-    view.noteSuccess(id, START + 60_000)
-    expect(view.eligible(START + 60_000)).toHaveLength(1)
-  })
-
   test('weighs a relay by its claim, but little before it was measured', () => {
     const rules = rulesWith({ weights: { unmeasuredCap: 1_000, measuredFactor: 2, cap: 50_000 } })
     const view = new View({ suite, rules })
@@ -261,10 +249,10 @@ describe('the eligible tier', () => {
     view.add(testDescriptor(relays[0]!, rules, START, { bandwidth: 20_000 }).bytes, START)
     expect(view.weight(id)).toBe(1_000)
     const { version } = view
-    view.noteMeasured(id, 4_000, START)
+    view.noteMeasured(id, 4_000)
     expect(view.weight(id)).toBe(8_000)
     expect(view.version).toBeGreaterThan(version)
-    view.noteMeasured(id, 1_000_000, START)
+    view.noteMeasured(id, 1_000_000)
     expect(view.weight(id)).toBe(20_000)
     expect(view.weight(relays[1]!.id)).toBe(0)
   })

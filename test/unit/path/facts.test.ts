@@ -29,8 +29,17 @@ describe('factsOf', () => {
   })
 
   it('names the NAT relays in front', () => {
-    const relayed: Descriptor = { ...descriptor, addresses: [], reach: { kind: 'relayed', via: [idOf(3)] } }
-    expect(factsOf(relayed, { weight: 1, eligible: true })).toMatchObject({ networks: [], via: [idOf(3)] })
+    const relayed: Descriptor = { ...descriptor, reach: { kind: 'relayed', via: [idOf(3)], punchable: true } }
+    const facts = factsOf(relayed, { weight: 1, eligible: true })
+    expect(facts).toMatchObject({ reach: 'punchable', via: [idOf(3)], networks: ['192.0.0.0/16', '2001:db8::/32'] })
+    const notPunchable: Descriptor = { ...descriptor, reach: { kind: 'relayed', via: [idOf(3)], punchable: false } }
+    expect(factsOf(notPunchable, { weight: 1, eligible: true }).reach).toBe('relayed')
+  })
+
+  it('tells who carries others in: the role relay, at an address of its own', () => {
+    expect(factsOf(descriptor, { weight: 1, eligible: true }).canRelay).toBe(false)
+    const relay: Descriptor = { ...descriptor, roles: ['middle', 'relay'] }
+    expect(factsOf(relay, { weight: 1, eligible: true }).canRelay).toBe(true)
   })
 
   it('reads no address from what is not one', () => {

@@ -32,6 +32,8 @@ export function relay(
     addresses,
     networks: addresses.map(diversityNetwork),
     family: [],
+    reach: rest.via && rest.via.length > 0 ? 'punchable' : 'direct',
+    canRelay: false,
     via: [],
     exitPolicy: { ipv4: [{ from: 1, to: 65_535 }], ipv6: [] },
     circuitVersions: [1],
@@ -49,8 +51,8 @@ export function viewOf(facts: readonly RelayFacts[], constraints: Partial<PathCo
   return new PathView(facts, { ...noConstraints, ...constraints })
 }
 
-/** A crowded random view: few networks, families told one-sidedly and mutually, NAT relays, all mixes of roles and policies. */
-export function randomRelays(count: number, random: Random): RelayFacts[] {
+/** A crowded random view: few networks, families told one-sidedly and mutually, NAT relays and nodes behind them, all mixes of roles and policies. */
+export function randomRelays(count: number, random: Random, behindNat = 0.15): RelayFacts[] {
   const chance = (share: number): boolean => random.unit() < share
   const ids = Array.from({ length: count }, (_, number) => idOf(number))
   const family: NodeId[][] = ids.map(() => [])
@@ -61,15 +63,17 @@ export function randomRelays(count: number, random: Random): RelayFacts[] {
     if (chance(0.7)) family[b]!.push(ids[a]!)
   }
   return ids.map((_, number) => {
-    const relayed = chance(0.15)
+    const relayed = chance(behindNat)
     const ipv6 = chance(0.2)
     const net = random.int(Math.ceil(count / 2))
     const positions = POSITIONS.filter((position: Position) => chance(position === 'exit' ? 0.4 : 0.7))
     return relay(number, {
-      address: relayed ? null : ipv6 ? `2001:${(net + 1).toString(16)}::${number + 1}` : `20.${net}.${random.int(250)}.1`,
+      address: ipv6 ? `2001:${(net + 1).toString(16)}::${number + 1}` : `20.${net}.${random.int(250)}.1`,
       via: relayed
         ? Array.from({ length: 1 + random.int(2) }, () => (chance(0.9) ? ids[random.int(count)]! : idOf(100_000 + random.int(3))))
         : [],
+      reach: relayed ? (chance(behindNat) ? 'relayed' : 'punchable') : 'direct',
+      canRelay: !relayed && chance(0.7),
       positions,
       exitPolicy: chance(0.9)
         ? { ipv4: chance(0.8) ? [{ from: 80, to: 443 }] : [{ from: 1, to: 65_535 }], ipv6: chance(0.3) ? [{ from: 443, to: 443 }] : [] }
