@@ -7,6 +7,7 @@ import {
   explainFailure,
   type PathChoice,
   type PathConfig,
+  type PathViews,
   type PoolBuild,
   type PoolCircuit,
   PortDemand,
@@ -16,7 +17,6 @@ import {
 } from '../path/index.ts'
 import { buildCircuit, type CircuitBuilderModules } from './circuit-builder.ts'
 import { CircuitBuildError, type CircuitEnd, type OwnCircuit } from './own-circuit.ts'
-import type { PathSource } from './path-source.ts'
 import { StreamError } from './stream-error.ts'
 
 /** A circuit of ours, from the choice of its path to its end. Times are monotonic ms. */
@@ -54,7 +54,7 @@ export interface CircuitPoolModules extends CircuitBuilderModules {
   /** Paths tried in a row for one waiting request. */
   readonly buildAttempts: number
   readonly random: Random
-  readonly paths: PathSource
+  readonly paths: PathViews
   /** The guard sample has changed: keep it. */
   readonly guardsChanged: () => void
   readonly event: (event: PoolEvent) => void
@@ -452,7 +452,7 @@ export class CircuitPool {
       const rate = ((bytes - entry.measured.bytes) * 1000) / Math.max(1, now - entry.measured.at)
       entry.measured = { bytes, at: now }
       if (rate < MEASURE_FLOOR) continue
-      for (const id of entry.choice.path) this.#m.view.noteMeasured(id as NodeId, rate, this.#m.wall())
+      for (const id of entry.choice.path) this.#m.view.noteMeasured(id as NodeId, rate)
     }
   }
 }

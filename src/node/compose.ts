@@ -1,13 +1,13 @@
 import { formatIp, type IpAddress, MalformedError, messageOf, type NodeId, nodeKey, parseNodeId, ShallotError } from '../base/index.ts'
-import { CircuitPool, Client, PathSource, type PoolEvent } from '../client/index.ts'
+import { CircuitPool, Client, type PoolEvent } from '../client/index.ts'
 import { chooseSuite, systemRandom } from '../crypto/index.ts'
-import { View } from '../directory/index.ts'
+import { dialAddresses, View } from '../directory/index.ts'
 import type { OwnFields } from '../discovery/index.ts'
 import { createExitService, createResolver, type Exit, KernelBackend, ownAddressCheck } from '../egress/index.ts'
 import { HttpProxy, SocksServer } from '../ingress/index.ts'
 import { BatchPool, ByteMeter, type ChannelDialer, type Host } from '../link/index.ts'
 import { OnionKeyring } from '../onion/index.ts'
-import { addressOf, GuardSample } from '../path/index.ts'
+import { addressOf, constraintsOf, GuardSample, PathViews } from '../path/index.ts'
 import { RelayEngine } from '../relaying/index.ts'
 import { Store } from '../store/index.ts'
 import { announcedAddresses } from './announced-addresses.ts'
@@ -227,7 +227,7 @@ function startServing(ground: Ground, host: Host, keyring: OnionKeyring, identit
     self: identity.id,
     suite,
     keyring,
-    directory: { addressesOf: (id) => (view.isKnown(id) ? view.get(id)!.descriptor.addresses : null) },
+    directory: { addressesOf: (id) => (view.isKnown(id) ? dialAddresses(view, view.get(id)!.descriptor) : null) },
     dialer: host.dialer,
     memory,
     meter,
@@ -298,7 +298,7 @@ async function startClient(
     suite,
     random: systemRandom(suite),
     view,
-    paths: new PathSource(view, config.path, self),
+    paths: new PathViews(view, constraintsOf(config.path, self)),
     guards,
     dialer,
     memory: ground.memory,

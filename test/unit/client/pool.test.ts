@@ -2,9 +2,9 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { SeededRandom, silentLogger } from '../../../src/base/index.ts'
-import { CircuitPool, Client, clientConfig, PathSource, type PoolEvent, StreamError } from '../../../src/client/index.ts'
+import { CircuitPool, Client, clientConfig, type PoolEvent, StreamError } from '../../../src/client/index.ts'
 import { BatchPool } from '../../../src/link/index.ts'
-import { GuardSample, type PathConfig, pathConfig } from '../../../src/path/index.ts'
+import { constraintsOf, GuardSample, type PathConfig, PathViews, pathConfig } from '../../../src/path/index.ts'
 import { MemoryMesh, suite } from '../../support/mesh-in-memory.ts'
 
 interface World {
@@ -44,7 +44,7 @@ function world(options: { path?: Partial<PathConfig>; relays?: number; exits?: n
     suite,
     random: new SeededRandom(7),
     view,
-    paths: new PathSource(view, config, null),
+    paths: new PathViews(view, constraintsOf(config)),
     guards,
     memory: new BatchPool(true),
     dialer: mesh.dialer(mesh.clientId, mesh.clientMeter),

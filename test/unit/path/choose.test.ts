@@ -79,9 +79,15 @@ describe('choosePath', () => {
     let paths = 0
     let failures = 0
     let resorts = 0
-    for (let seed = 1; seed <= 240; seed++) {
+    for (let seed = 1; seed <= 200; seed++) {
       const random = new SeededRandom(seed)
-      const all = randomRelays(6 + random.int(24), random, seed % 3 === 0 ? 0.8 : 0.15)
+      const drawn = randomRelays((seed % 3 === 0 ? 20 : 6) + random.int(24), random, seed % 3 === 0 ? 0.4 : 0.15)
+      // In every third view middles are scarce but behind NATs that nothing can be punched through.
+      const all =
+        seed % 3 === 0
+          ? drawn.filter((facts) => facts.reach !== 'direct' || !facts.positions.includes('middle') || random.unit() < 0.1)
+          : drawn
+      if (all.length === 0) continue
       const pick = (): NodeId => all[random.int(all.length)]!.id
       const constraints: PathConstraints = {
         ...noConstraints,
@@ -127,7 +133,7 @@ describe('choosePath', () => {
     }
     expect(paths).toBeGreaterThan(100)
     expect(failures).toBeGreaterThan(100)
-    expect(resorts).toBeGreaterThan(3)
+    expect(resorts).toBeGreaterThan(8)
   })
 
   it('gives the same path for the same randomness, however the view was ordered', () => {

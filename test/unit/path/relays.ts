@@ -72,7 +72,7 @@ export function randomRelays(count: number, random: Random, behindNat = 0.15): R
       via: relayed
         ? Array.from({ length: 1 + random.int(2) }, () => (chance(0.9) ? ids[random.int(count)]! : idOf(100_000 + random.int(3))))
         : [],
-      reach: relayed ? (chance(behindNat) ? 'relayed' : 'punchable') : 'direct',
+      reach: relayed ? (chance(0.5) ? 'relayed' : 'punchable') : 'direct',
       canRelay: !relayed && chance(0.7),
       positions,
       exitPolicy: chance(0.9)
