@@ -28,6 +28,7 @@ export const linkLimits = z.strictObject({
   pingAfterMs: z.int().min(1).default(20_000).describe('a link on which nothing came in for this long is asked for a sign of life'),
   pingTimeoutMs: z.int().min(1).default(20_000).describe('a link that gives no sign of life for this long after being asked is closed'),
   writeStallMs: z.int().min(1).default(60_000).describe('a link whose peer takes nothing in for this long is closed'),
+  maxPunches: z.int().min(1).default(16).describe('peers behind NAT that are being met by hole punching at the same time'),
   maxLibp2pConnections: z.int().min(1).default(2048).describe('libp2p connections; beyond it those that carry nothing are closed'),
 })
 export type LinkLimits = z.output<typeof linkLimits>

@@ -55,6 +55,20 @@ export interface PunchTarget {
   readonly endpoints: readonly { readonly host: string; readonly port: number }[]
   /** Which side of TLS this node takes, whoever's SYN came first. One side must be client, the other server. */
   readonly tlsRole: 'client' | 'server'
+  /** The round trip to the peer, ms, where it is known: attempts that nobody answers are renewed in step with it. */
+  readonly rttMs?: number
+}
+
+/** A public endpoint of a listening port, as a peer that was dialled from that port saw it. */
+export interface ObservedEndpoint {
+  readonly host: string
+  readonly port: number
+  /** The port listened on. */
+  readonly localPort: number
+  /** Who says so. */
+  readonly observer: NodeId
+  /** Wall-clock ms. */
+  readonly at: number
 }
 
 export interface Host<Services extends ServiceMap = ServiceMap> {
@@ -75,8 +89,16 @@ export interface Host<Services extends ServiceMap = ServiceMap> {
   untag(peer: NodeId): void
   /** Why this node can't dial from its listening port, in a sentence; null when it can. Known after `preparePunching`. */
   readonly punching: { readonly unavailable: string | null }
-  /** Loads what punching needs and tries it. Only nodes behind NAT call it. Never throws: see `punching`. */
+  /**
+   * Loads what punching needs and tries it; from then on libp2p dials from the listening port too, which keeps the NAT's mapping of it alive and
+   * lets peers say how they see it (`observed`). Only nodes behind NAT call it. Never throws: see `punching`.
+   */
   preparePunching(): Promise<void>
+  /**
+   * The TCP endpoints that peers dialled from the listening port say they see, the newest last; only of connections that are still up, since
+   * nothing else keeps a mapping alive. Empty before `preparePunching`.
+   */
+  observed(): readonly ObservedEndpoint[]
   /**
    * A direct link to the peer at one of its public addresses; one that is up already is enough.
    * @param addresses multiaddrs; those of other forms than `/ip4|ip6/A/tcp/P` with or without `/tls` are skipped

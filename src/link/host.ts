@@ -13,7 +13,10 @@ import { ed25519PublicKey, makeCertificate } from './certificate.ts'
 import type { ChannelAcceptor } from './channel.ts'
 import { defaultLinkLimits } from './config.ts'
 import type { Host, HostOptions } from './host-types.ts'
+import { isLinkLocalHost, Listeners } from './listeners.ts'
 import { outboundAddressFor, type TcpAddress, tryTcpAddress } from './multiaddrs.ts'
+import { ObservedEndpoints } from './observed-endpoints.ts'
+import { Punching } from './punching.ts'
 import { RunningHost } from './running-host.ts'
 import { tcpTransport } from './tcp-transport.ts'
 import { TlsLinks } from './tls-links.ts'
@@ -38,7 +41,9 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
   const id = nodeIdFromKey(ed25519PublicKey(options.key))
   const localFor = (host: string): string | undefined => outboundAddressFor(host, options.outboundAddress ?? 'auto', listen)
   const state: { acceptor: ChannelAcceptor | null } = { acceptor: null }
-  const links = new TlsLinks({
+  const listeners = new Listeners()
+  const observed = new ObservedEndpoints()
+  const links: TlsLinks = new TlsLinks({
     id,
     certificate: makeCertificate(options.key, Date.now()),
     limits,
@@ -46,8 +51,10 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
     pool: memory,
     logger,
     outboundAddressFor: localFor,
+    expects: (peer, remoteAddress) => punching.expects(peer, remoteAddress),
     acceptor: () => (mode === 'client' ? null : state.acceptor),
   })
+  const punching = new Punching({ listeners, links, limits, logger })
   let listenFailure: ShallotError | null = null
   /** Whom `dialer` is dialling by libp2p just now. */
   const dialling = new Map<string, number>()
@@ -57,6 +64,9 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
   }
   const tcp = tcpTransport({
     outboundAddressFor: localFor,
+    dialFromPort: (host, port, signal) => punching.dial(host, port, signal),
+    dialledFromPort: (connection, localPort) => observed.dialled(connection, localPort),
+    listeners,
     takeTls: (socket) => links.take(socket),
     firstByteTimeoutMs: limits.handshakeTimeoutMs,
     maxSilent: limits.maxHandshakes,
@@ -91,12 +101,31 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
     await links.stop()
     throw listenFailure ?? error
   }
-  return new RunningHost({ id, mode, libp2p, links, meter, memory, limits, logger, listen, dialling, state }).started()
+  observed.start(libp2p)
+  return new RunningHost({
+    id,
+    mode,
+    libp2p,
+    links,
+    listeners,
+    punching,
+    observed,
+    meter,
+    memory,
+    limits,
+    logger,
+    dialling,
+    state,
+  }).started()
 }
 
 function checkListenAddress(text: string): void {
   const tcp = tryTcpAddress(text)
-  if (tcp !== null && !tcp.isDirect && tcp.id === null) return
+  if (tcp !== null && !tcp.isDirect && tcp.id === null) {
+    if (!isLinkLocalHost(tcp.host)) return
+    const problem = `listen: ${text} is a link-local address, which no other network can reach; take a global address, or /ip6/::/tcp/PORT`
+    throw new ShallotError('bad-address', problem, { kind: 'config', retry: 'never' })
+  }
   throw new ShallotError(
     'bad-address',
     `listen: ${JSON.stringify(text)} is not of the form /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT`,

@@ -7,10 +7,13 @@ import type { ByteMeter } from './byte-meter.ts'
 import { identityMismatch } from './certificate.ts'
 import type { CellChannel, ChannelAcceptor, ChannelDialer } from './channel.ts'
 import type { LinkLimits } from './config.ts'
-import type { Host, LinkStatus, PunchTarget } from './host-types.ts'
+import type { Host, LinkStatus, ObservedEndpoint, PunchTarget } from './host-types.ts'
 import { CIRCUIT_PROTOCOL, Libp2pChannel } from './libp2p-channel.ts'
 import type { Link } from './link.ts'
+import type { Listeners } from './listeners.ts'
 import { formatTcpAddress, relayOf, type TcpAddress, tryTcpAddress } from './multiaddrs.ts'
+import type { ObservedEndpoints } from './observed-endpoints.ts'
+import type { Punching } from './punching.ts'
 import type { TlsLinks } from './tls-links.ts'
 import { aborted, connectFailed } from './tls-sockets.ts'
 import { Turns } from './turns.ts'
@@ -24,11 +27,13 @@ export interface HostParts<Services extends ServiceMap> {
   readonly mode: 'client' | 'server'
   readonly libp2p: Libp2p<Services>
   readonly links: TlsLinks
+  readonly listeners: Listeners
+  readonly punching: Punching
+  readonly observed: ObservedEndpoints
   readonly meter: ByteMeter
   readonly memory: BatchMemory
   readonly limits: LinkLimits
   readonly logger: Logger
-  readonly listen: readonly string[]
   readonly dialling: Map<string, number>
   readonly state: { acceptor: ChannelAcceptor | null }
 }
@@ -44,6 +49,7 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
   readonly #turns = new Turns()
   readonly #channels: Set<Libp2pChannel> = new Set()
   readonly #tags: Map<NodeId, number> = new Map()
+  readonly #stopping = new AbortController()
   readonly #timer: NodeJS.Timeout
 
   constructor(parts: HostParts<Services>) {
@@ -74,13 +80,9 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
   }
 
   addresses(): string[] {
-    const found: string[] = []
-    for (const address of this.libp2p.getMultiaddrs()) {
-      const tcp = tryTcpAddress(address.toString())
-      if (tcp === null || tcp.isDirect) continue
-      found.push(formatTcpAddress(tcp.host, tcp.port, false), formatTcpAddress(tcp.host, tcp.port, true))
-    }
-    return found
+    return this.#parts.listeners
+      .addresses()
+      .flatMap(({ host, port }) => [formatTcpAddress(host, port, false), formatTcpAddress(host, port, true)])
   }
 
   links(): LinkStatus[] {
@@ -122,17 +124,23 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
   }
 
   get punching(): { readonly unavailable: string | null } {
-    return { unavailable: 'punching has not been prepared' }
+    return { unavailable: this.#parts.punching.unavailable }
   }
 
-  async preparePunching(): Promise<void> {}
+  preparePunching(): Promise<void> {
+    return this.#parts.punching.prepare()
+  }
+
+  observed(): readonly ObservedEndpoint[] {
+    return this.#parts.observed.endpoints
+  }
 
   async connectDirect(id: NodeId, addresses: readonly string[], signal: AbortSignal): Promise<void> {
     await this.#parts.links.connect(id, directTargets(id, addresses), signal)
   }
 
-  async punch(_target: PunchTarget, _signal: AbortSignal): Promise<void> {
-    throw new ShallotError('not-prepared', 'punching has not been prepared', { kind: 'host', retry: 'never' })
+  punch(target: PunchTarget, signal: AbortSignal): Promise<void> {
+    return this.#parts.punching.punch(target, AbortSignal.any([signal, this.#stopping.signal]))
   }
 
   directLink(id: NodeId): LinkStatus | null {
@@ -146,6 +154,8 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
 
   async stop(): Promise<void> {
     clearInterval(this.#timer)
+    this.#stopping.abort()
+    this.#parts.observed.stop()
     this.#parts.state.acceptor = null
     for (const channel of [...this.#channels]) channel.abort()
     await this.#parts.links.stop()

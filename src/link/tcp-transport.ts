@@ -1,4 +1,4 @@
-import net, { type Server, type Socket } from 'node:net'
+import net, { type AddressInfo, type Server, type Socket } from 'node:net'
 import {
   AbortError,
   type ComponentLogger,
@@ -16,6 +16,7 @@ import {
 import { AbstractMultiaddrConnection, getThinWaistAddresses, ipPortToMultiaddr } from '@libp2p/utils'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import type { Uint8ArrayList } from 'uint8arraylist'
+import type { Listeners, ListeningPort, SilentConnection } from './listeners.ts'
 import { parseTcpAddress, type TcpAddress } from './multiaddrs.ts'
 
 /** A TLS record of the handshake begins with this byte (RFC 8446 §5.1); libp2p's first byte is multistream-select's length. */
@@ -26,6 +27,11 @@ const MAX_SILENT_PER_ADDRESS = 32
 export interface TcpTransportOptions {
   /** The local address to dial a host from. */
   readonly outboundAddressFor: (host: string) => string | undefined
+  /** A connection from the listening port, where that is wanted and possible. */
+  readonly dialFromPort: (host: string, port: number, signal: AbortSignal) => Promise<Socket> | null
+  /** Told of connections that were dialled from the listening port. */
+  readonly dialledFromPort: (connection: Connection, localPort: number) => void
+  readonly listeners: Listeners
   /** Takes inbound connections that begin with TLS. */
   readonly takeTls: (socket: Socket) => void
   /** Inbound connections that have sent nothing by then are closed. */
@@ -57,10 +63,13 @@ class TcpTransport implements Transport {
   }
 
   async dial(address: Multiaddr, options: DialTransportOptions): Promise<Connection> {
-    const socket = await this.#connect(address, options.signal)
+    const fromPort = await this.#connectFromPort(address, options.signal)
+    const socket = fromPort ?? (await this.#connect(address, options.signal))
     const connection = new TcpConnection(socket, address, 'outbound', this.#logger)
     try {
-      return await options.upgrader.upgradeOutbound(connection, options)
+      const upgraded = await options.upgrader.upgradeOutbound(connection, options)
+      if (fromPort?.localPort !== undefined) this.#options.dialledFromPort(upgraded, fromPort.localPort)
+      return upgraded
     } catch (error) {
       connection.abort(error as Error)
       throw error
@@ -77,6 +86,18 @@ class TcpTransport implements Transport {
 
   dialFilter(addresses: Multiaddr[]): Multiaddr[] {
     return this.listenFilter(addresses)
+  }
+
+  /** Null where it is not wanted, or not possible: there can be only one connection of two and the same ports. */
+  async #connectFromPort(address: Multiaddr, signal: AbortSignal): Promise<Socket | null> {
+    const { host, port } = plainTcp(address)!
+    try {
+      return (await this.#options.dialFromPort(host, port, signal)) ?? null
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'EADDRNOTAVAIL' || code === 'EADDRINUSE') return null
+      throw error
+    }
   }
 
   #connect(address: Multiaddr, signal: AbortSignal): Promise<Socket> {
@@ -105,12 +126,12 @@ class TcpTransport implements Transport {
   }
 }
 
-class TcpListener extends TypedEventEmitter<ListenerEvents> implements Listener {
+class TcpListener extends TypedEventEmitter<ListenerEvents> implements Listener, ListeningPort {
   readonly #options: TcpTransportOptions
   readonly #upgrader: CreateListenerOptions['upgrader']
   readonly #logger: ComponentLogger
   readonly #server: Server
-  readonly #silent: Set<Socket> = new Set()
+  readonly #silent: Map<Socket, SilentConnection> = new Map()
   readonly #connections: Set<Socket> = new Set()
   readonly #shutdown = new AbortController()
   #address: Multiaddr | null = null
@@ -134,7 +155,25 @@ class TcpListener extends TypedEventEmitter<ListenerEvents> implements Listener 
     })
     this.#server.on('error', (error) => this.safeDispatchEvent('error', { detail: error }))
     this.#address = address
+    this.#options.listeners.add(this)
     this.safeDispatchEvent('listening')
+  }
+
+  get host(): string {
+    return plainTcp(this.#address!)!.host
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port
+  }
+
+  get fd(): number | null {
+    const { fd } = (this.#server as unknown as { _handle?: { fd?: number } })._handle ?? {}
+    return typeof fd === 'number' && fd >= 0 ? fd : null
+  }
+
+  silent(): Iterable<SilentConnection> {
+    return this.#silent.values()
   }
 
   getAddrs(): Multiaddr[] {
@@ -147,9 +186,10 @@ class TcpListener extends TypedEventEmitter<ListenerEvents> implements Listener 
 
   async close(): Promise<void> {
     // Direct links that came in here are not ours to end, and are not waited for; the port is free at once.
+    this.#options.listeners.remove(this)
     this.#server.close()
     this.#shutdown.abort()
-    for (const socket of [...this.#silent, ...this.#connections]) socket.destroy()
+    for (const socket of [...this.#silent.keys(), ...this.#connections]) socket.destroy()
     this.safeDispatchEvent('close')
   }
 
@@ -159,7 +199,15 @@ class TcpListener extends TypedEventEmitter<ListenerEvents> implements Listener 
       socket.destroy()
       return
     }
-    this.#silent.add(socket)
+    const release = (): Socket => {
+      socket.pause()
+      socket.off('data', onData).off('close', onGone).off('timeout', onSilence)
+      socket.setTimeout(0)
+      this.#silent.delete(socket)
+      return socket
+    }
+    const { remoteAddress = '', remotePort = 0 } = socket
+    this.#silent.set(socket, { remoteAddress, remotePort, since: performance.now(), release })
     const onSilence = (): void => {
       socket.destroy()
     }
@@ -168,11 +216,8 @@ class TcpListener extends TypedEventEmitter<ListenerEvents> implements Listener 
       socket.destroy()
     }
     const onData = (chunk: Buffer): void => {
-      socket.pause()
-      socket.off('data', onData).off('close', onGone).off('timeout', onSilence)
-      socket.setTimeout(0)
+      release()
       socket.unshift(chunk)
-      this.#silent.delete(socket)
       if (chunk[0] === TLS_HANDSHAKE_BYTE) this.#options.takeTls(socket)
       else this.#upgrade(socket)
     }
@@ -185,7 +230,7 @@ class TcpListener extends TypedEventEmitter<ListenerEvents> implements Listener 
 
   #silentOf(address: string | undefined): number {
     let count = 0
-    for (const socket of this.#silent) if (socket.remoteAddress === address) count++
+    for (const socket of this.#silent.keys()) if (socket.remoteAddress === address) count++
     return count
   }
 

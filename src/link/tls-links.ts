@@ -20,6 +20,8 @@ export interface TlsLinksOptions {
   readonly logger: Logger
   /** The local address to dial a host from. */
   readonly outboundAddressFor: (host: string) => string | undefined
+  /** Whether a peer that connects from there was being punched: for status only. */
+  readonly expects?: (peer: NodeId, remoteAddress: string) => boolean
   /** Whether the node takes channels at all. */
   readonly acceptor: () => ChannelAcceptor | null
   /** Monotonic ms. */
@@ -68,7 +70,7 @@ export class TlsLinks {
     this.#acceptor = new TlsAcceptor(
       options.certificate,
       options.limits.handshakeTimeoutMs,
-      (proven) => this.#accepted(proven),
+      (proven) => this.#accepted(proven, this.#options.expects?.(proven.peer, proven.remoteAddress) === true ? 'punched' : 'accepted'),
       (why) => options.logger.debug('a direct link failed in its handshake', { why }),
     )
     this.#timer = setInterval(() => this.#sweep(), options.sweepMs ?? SWEEP_MS)
@@ -110,6 +112,52 @@ export class TlsLinks {
     return link.open()
   }
 
+  /**
+   * Makes a link of a connection that came up while both sides punched, as TLS client. The connection is ours from here on.
+   * @throws as `openChannel` does
+   */
+  async connectOver(socket: Socket, id: NodeId, signal: AbortSignal): Promise<void> {
+    const { handshakeTimeoutMs, maxLinks } = this.#limits
+    if (this.#stopped || this.#links.size >= maxLinks) {
+      socket.destroy()
+      throw connectFailed('no more links are taken')
+    }
+    const { remoteAddress = '', remotePort = 0 } = socket
+    const patience = AbortSignal.any([signal, AbortSignal.timeout(handshakeTimeoutMs)])
+    this.#startHandshake(socket)
+    const proven = await dialTls({ host: remoteAddress, port: remotePort, socket, id }, this.#options.certificate, patience)
+    if (this.#stopped) proven.socket.destroy()
+    else this.#start(proven, 'punched', true)
+  }
+
+  /** The same as TLS server; resolves when it is a link, and when it is gone: failed, given up, or because the peer proved to be another. */
+  async acceptOver(socket: Socket, id: NodeId, signal: AbortSignal): Promise<void> {
+    const { certificate, logger } = this.#options
+    const done = Promise.withResolvers<void>()
+    // Stays for good: a socket without a listener would throw.
+    socket.on('error', () => {})
+    socket.once('close', () => done.resolve())
+    this.#startHandshake(socket)
+    const acceptor = new TlsAcceptor(
+      certificate,
+      this.#limits.handshakeTimeoutMs,
+      (proven) => {
+        if (proven.peer === id) this.#accepted(proven, 'punched')
+        else proven.socket.on('error', () => {}).destroy()
+        done.resolve()
+      },
+      (why) => {
+        logger.debug('a punched connection failed in its handshake', { why })
+        done.resolve()
+      },
+    )
+    acceptor.take(socket)
+    const onAbort = (): void => void socket.destroy()
+    signal.addEventListener('abort', onAbort, { once: true })
+    await done.promise
+    signal.removeEventListener('abort', onAbort)
+  }
+
   /** An inbound connection whose first byte says that it is TLS. Refused by destroying it. */
   take(socket: Socket): void {
     const address = socket.remoteAddress ?? ''
@@ -119,15 +167,19 @@ export class TlsLinks {
       socket.destroy()
       return
     }
-    this.#handshakes.add(socket)
+    this.#startHandshake(socket)
     this.#inboundByAddress.set(address, (this.#inboundByAddress.get(address) ?? 0) + 1)
     socket.once('close', () => {
-      this.#handshakes.delete(socket)
       const left = (this.#inboundByAddress.get(address) ?? 1) - 1
       if (left === 0) this.#inboundByAddress.delete(address)
       else this.#inboundByAddress.set(address, left)
     })
     this.#acceptor.take(socket)
+  }
+
+  #startHandshake(socket: Socket): void {
+    this.#handshakes.add(socket)
+    socket.once('close', () => this.#handshakes.delete(socket))
   }
 
   /** Ends every link and dial. */
@@ -175,7 +227,7 @@ export class TlsLinks {
       })
     }
     const proven = await this.#firstToAnswer(id, addresses, signal)
-    return this.#start(proven, 'dialed')
+    return this.#start(proven, 'dialed', true)
   }
 
   /** Tries the addresses one after the other, the next when one fails or after a short wait beside it (as RFC 8305 §5 does). */
@@ -226,14 +278,14 @@ export class TlsLinks {
     })
   }
 
-  #accepted(proven: ProvenSocket): void {
+  #accepted(proven: ProvenSocket, origin: LinkOrigin): void {
     if (this.#stopped || this.#links.size >= this.#limits.maxLinks || !this.#hasRoomFor(proven.peer)) {
       this.#options.logger.debug('a direct link was refused: too many links')
       proven.socket.on('error', () => {})
       proven.socket.destroy()
       return
     }
-    this.#start(proven, 'accepted')
+    this.#start(proven, origin, false)
   }
 
   /** A peer that comes back while its old links have not been found dead takes the place of the one that has been silent longest. */
@@ -246,13 +298,13 @@ export class TlsLinks {
     return true
   }
 
-  #start(proven: ProvenSocket, origin: LinkOrigin): Link {
+  #start(proven: ProvenSocket, origin: LinkOrigin, isDialer: boolean): Link {
     const { socket, peer, remoteAddress } = proven
     const link: Link = new Link({
       peer,
       remoteAddress,
       origin,
-      isDialer: origin === 'dialed',
+      isDialer,
       limits: this.#limits,
       meter: this.#options.meter,
       turns: this.#turns,

@@ -28,7 +28,9 @@ export interface ProvenSocket {
 export interface DialTarget {
   readonly host: string
   readonly port: number
-  readonly localAddress: string | undefined
+  readonly localAddress?: string | undefined
+  /** A connection that is up already and silent: the handshake begins on it. It is destroyed when that fails. */
+  readonly socket?: Socket
   /** The identity that must be proven. */
   readonly id: NodeId
 }
@@ -39,18 +41,19 @@ export interface DialTarget {
  */
 export function dialTls(target: DialTarget, certificate: LinkCertificate, signal: AbortSignal): Promise<ProvenSocket> {
   return new Promise((resolve, reject) => {
+    const { host, port, localAddress, socket: under } = target
     if (signal.aborted) {
+      under?.destroy()
       reject(aborted())
       return
     }
-    const { host, port, localAddress } = target
+    // Stays for good: a socket without a listener would throw.
+    under?.on('error', () => {})
+    const way: object = under === undefined ? { host, port, noDelay: true, keepAlive: true } : { socket: under }
     const socket = tls.connect({
       ...TLS_OPTIONS,
-      host,
-      port,
+      ...way,
       ...(localAddress === undefined ? {} : { localAddress }),
-      noDelay: true,
-      keepAlive: true,
       servername: '',
       key: certificate.keyPem,
       cert: certificate.certificatePem,
@@ -64,6 +67,7 @@ export function dialTls(target: DialTarget, certificate: LinkCertificate, signal
     const fail = (error: ShallotError): void => {
       settle()
       socket.destroy()
+      under?.destroy()
       reject(error)
     }
     const onAbort = (): void => fail(aborted())
