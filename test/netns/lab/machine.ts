@@ -1,5 +1,6 @@
 import { type Finished, Program, run, runOk, type StartOptions } from '../../support/processes.ts'
 import type { Namespaces } from './namespaces.ts'
+import { Talker } from './talker.ts'
 
 export interface MachineAddresses {
   /** Its own IPv4 addresses, the first one first; none when it has no IPv4. */
@@ -36,6 +37,11 @@ export class Machine {
   /** Starts a program here. It is ended with the lab at the latest. */
   start(command: string, args: readonly string[] = [], options: StartOptions = {}): Program {
     return Program.start(command, args, { ...options, wrapper: [...this.wrapper, ...(options.wrapper ?? [])] })
+  }
+
+  /** Starts a program here that is talked to by lines. */
+  talkTo(command: string, args: readonly string[] = []): Talker {
+    return new Talker([...this.wrapper, command, ...args])
   }
 
   /** A TypeScript or JavaScript file, with the Node that runs the tests. */

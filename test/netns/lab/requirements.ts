@@ -20,6 +20,13 @@ export function reasonAgainstLab(): Promise<string | null> {
   return answer
 }
 
+/** The path of a system's command: npm packages bring programs of the same names (such as `stun`). Fails when it is missing. */
+export function debianCommand(name: string): string {
+  const folder = folders.find((folder) => existsSync(`${folder}/${name}`))
+  if (folder === undefined) throw new Error(`no command ${name} on this system`)
+  return `${folder}/${name}`
+}
+
 /** Which Debian packages are missing for these commands: command to package. */
 export function missingPackages(wanted: Readonly<Record<string, string>>): readonly string[] {
   const missing = Object.entries(wanted).filter(([command]) => !folders.some((folder) => existsSync(`${folder}/${command}`)))

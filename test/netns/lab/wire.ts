@@ -1,7 +1,6 @@
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
-import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { type Namespaces, shell } from './namespaces.ts'
+import { Talker } from './talker.ts'
 
 /** What an emulated wire does to the frames of each of its two directions. */
 export interface WireOptions {
@@ -39,8 +38,7 @@ const place = 'wires'
  */
 export class Wires {
   readonly #namespaces: Namespaces
-  #program: ChildProcessWithoutNullStreams | null = null
-  readonly #answers: ((answer: Answer) => void)[] = []
+  #program: Talker | null = null
   readonly #names: string[] = []
 
   constructor(namespaces: Namespaces) {
@@ -50,18 +48,7 @@ export class Wires {
   async start(): Promise<void> {
     await shell(`ip netns add ${this.#namespaces.add(place)}`)
     const file = fileURLToPath(new URL('wire-emulator.ts', import.meta.url))
-    const [command, ...rest] = [...this.#namespaces.wrapper(place), process.execPath, file]
-    const program = spawn(command!, rest)
-    this.#program = program
-    let errors = ''
-    program.stderr.setEncoding('utf8').on('data', (text: string) => {
-      errors = (errors + text).slice(-4000)
-    })
-    program.stdin.on('error', () => {})
-    program.once('exit', () => {
-      for (const answer of this.#answers.splice(0)) answer({ error: `the wires' program ended: ${errors}` })
-    })
-    createInterface(program.stdout).on('line', (line) => this.#answers.shift()?.(JSON.parse(line) as Answer))
+    this.#program = new Talker([...this.#namespaces.wrapper(place), process.execPath, file])
     // The first answer says that it runs.
     await this.#ask({ hello: true })
   }
@@ -87,13 +74,8 @@ export class Wires {
   }
 
   async stop(): Promise<void> {
-    const program = this.#program
+    await this.#program?.stop()
     this.#program = null
-    if (program === null || program.exitCode !== null || program.signalCode !== null) return
-    await new Promise((resolve) => {
-      program.once('exit', resolve)
-      program.kill('SIGKILL')
-    })
   }
 
   #numberOf(name: string): number {
@@ -104,11 +86,9 @@ export class Wires {
 
   async #ask(request: WireRequest): Promise<Answer> {
     const program = this.#program
-    if (program === null || program.exitCode !== null) throw new Error('the wires are not there (any more)')
-    const answer = await new Promise<Answer>((resolve) => {
-      this.#answers.push(resolve)
-      program.stdin.write(`${JSON.stringify(request)}\n`)
-    })
+    if (program === null) throw new Error('this lab has no emulated wires')
+    program.say(JSON.stringify(request))
+    const answer = JSON.parse(await program.hear()) as Answer
     if (answer.error !== undefined) throw new Error(answer.error)
     return answer
   }
