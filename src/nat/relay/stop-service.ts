@@ -1,0 +1,98 @@
+import type { Connection, Stream } from '@libp2p/interface'
+import { type Logger, MalformedError, messageOf, type NodeId, parseNodeId } from '../../base/index.ts'
+import type { Host } from '../../link/index.ts'
+import type { ReservationsConfig } from './config.ts'
+import { readMessage, writeMessage } from './handshake.ts'
+import { decodeStop, encodeStop, STATUS, STOP_PROTOCOL, type Status, type StopMessage } from './messages.ts'
+import { RequestRates } from './request-rates.ts'
+import { isOwnConnection, type RelayTransport } from './transport.ts'
+
+export interface StopServiceModules {
+  readonly host: Pick<Host, 'id' | 'libp2p'>
+  readonly transport: Pick<RelayTransport, 'take'>
+  /** Whether a relay may bring connections: there is a reservation with it, or one is being made. */
+  readonly mayBring: (relay: NodeId) => boolean
+  readonly logger: Logger
+  /** Monotonic ms. */
+  readonly now: () => number
+}
+
+/** From a relay's request until the peer's identity is proven. */
+const TAKE_TIMEOUT_MS = 10_000
+
+/** Takes the connections that relays bring: only those of relays that were asked to. */
+export class StopService {
+  readonly #config: Pick<ReservationsConfig, 'maxInbound' | 'inboundPerSecond'>
+  readonly #modules: StopServiceModules
+  readonly #rates: RequestRates
+  /** Streams that carry, or are to carry, a connection. */
+  readonly #streams = new Set<Stream>()
+  #closing = new AbortController()
+
+  constructor(config: Pick<ReservationsConfig, 'maxInbound' | 'inboundPerSecond'>, modules: StopServiceModules) {
+    this.#config = config
+    this.#modules = modules
+    this.#rates = new RequestRates(config.inboundPerSecond)
+  }
+
+  /** Connections through relays to this node, open or being opened. */
+  get open(): number {
+    return this.#streams.size
+  }
+
+  async start(): Promise<void> {
+    this.#closing = new AbortController()
+    await this.#modules.host.libp2p.handle(STOP_PROTOCOL, (stream, connection) => this.#stop(stream, connection), {
+      maxInboundStreams: this.#config.maxInbound,
+    })
+  }
+
+  async stop(): Promise<void> {
+    this.#closing.abort(new Error('stopping'))
+    await this.#modules.host.libp2p.unhandle(STOP_PROTOCOL)
+    for (const stream of [...this.#streams]) stream.abort(new Error('stopping'))
+  }
+
+  async #stop(stream: Stream, connection: Connection): Promise<void> {
+    const { mayBring, now, transport, logger } = this.#modules
+    if (this.#streams.size >= this.#config.maxInbound) {
+      stream.abort(new Error('too many relayed connections'))
+      return
+    }
+    this.#streams.add(stream)
+    stream.addEventListener('close', () => this.#streams.delete(stream))
+    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(TAKE_TIMEOUT_MS)])
+    try {
+      const request = await readRequest(stream, signal)
+      if (request === null) return refuse(stream, STATUS.malformedMessage)
+      const relay = parseNodeId(connection.remotePeer.toString())
+      if (!isOwnConnection(connection) || !mayBring(relay)) return refuse(stream, STATUS.permissionDenied)
+      if (request.type !== 'connect') return refuse(stream, STATUS.unexpectedMessage)
+      if (request.peer === null) return refuse(stream, STATUS.malformedMessage)
+      if (!this.#rates.take(relay, now())) return refuse(stream, STATUS.resourceLimitExceeded)
+      writeMessage(stream, encodeStop({ type: 'status', status: STATUS.ok }))
+      await transport.take(stream, connection, request.peer, request.limit, signal)
+    } catch (error) {
+      logger.debug('a relayed connection was not taken', { why: messageOf(error) })
+      stream.abort(error as Error)
+    }
+  }
+}
+
+async function readRequest(stream: Stream, signal: AbortSignal): Promise<StopMessage | null> {
+  try {
+    return decodeStop(await readMessage(stream, signal))
+  } catch (error) {
+    if (error instanceof MalformedError) return null
+    throw error
+  }
+}
+
+function refuse(stream: Stream, status: Status): void {
+  writeMessage(stream, encodeStop({ type: 'status', status }))
+  if (stream.readStatus === 'readable') stream.pause()
+  const timer = setTimeout(() => stream.abort(new Error('not closed')), TAKE_TIMEOUT_MS)
+  timer.unref()
+  stream.addEventListener('close', () => clearTimeout(timer))
+  stream.close({ signal: AbortSignal.timeout(TAKE_TIMEOUT_MS) }).catch((error) => stream.abort(error))
+}
