@@ -1,0 +1,7 @@
+export type { OwnEndpoints, PeerPlace } from './candidates.ts'
+export { defaultPunchingConfig, type PunchingConfig, punchingConfig } from './config.ts'
+export { PUNCH_PROTOCOL } from './hole-punch.ts'
+export { directEndpoint, ownEndpoints } from './own-endpoints.ts'
+export { punchPeerOf } from './peers.ts'
+export { Puncher, type PuncherModules, type PuncherOptions, type PunchPeer, type Upgrade, WebRtcSlot } from './puncher.ts'
+export { SIGNALLING_PROTOCOL } from './webrtc.ts'

@@ -1,0 +1,424 @@
+import type { Connection, Stream } from '@libp2p/interface'
+import { type Logger, type NodeId, sensitive } from '../../base/index.ts'
+import type { Host, LinkStatus } from '../../link/index.ts'
+import type { NatBehaviour } from '../behaviour.ts'
+import type { ReachFacts } from '../facts.ts'
+import { acceptAddresses, addressesFor, type OwnEndpoints, type PeerPlace } from './candidates.ts'
+import type { PunchingConfig } from './config.ts'
+import { Failures } from './failures.ts'
+import { PUNCH_PROTOCOL } from './hole-punch.ts'
+import { IceRules } from './ice-rules.ts'
+import { InitiatorMeeting, type MeetingEnd, type MeetingModules, ResponderMeeting } from './meetings.ts'
+import { ownEndpoints } from './own-endpoints.ts'
+import { type ReachWatch, reach } from './reach.ts'
+import { type WebRtcComponents, WebRtcPath } from './webrtc.ts'
+
+/** What the view says of a peer. */
+export interface PunchPeer {
+  /** The addresses of its descriptor, as its place. */
+  readonly place: PeerPlace
+  /** Multiaddrs at which it can be dialled from anywhere; none when it is reached through relays. */
+  readonly directAddresses: readonly string[]
+}
+
+/** How a relayed link became a direct one. `direct`: one of the two dialled the other on its own account. */
+export interface Upgrade {
+  readonly peer: NodeId
+  readonly how: 'direct' | 'reversed' | 'punched-tcp' | 'punched-udp'
+  /** Since the relayed connection came up. */
+  readonly ms: number
+  readonly steps: readonly string[]
+}
+
+export interface PuncherOptions {
+  readonly config: PunchingConfig
+  /** `network.admission.privateAddresses`. */
+  readonly privateAllowed: boolean
+  /** From the view; null for a node that is not in it, which is not punched. */
+  readonly peer: (id: NodeId) => PunchPeer | null
+  /** What STUN found out; empty before it has. */
+  readonly behaviours: () => readonly NatBehaviour[]
+  /** STUN servers for ICE, "ADDRESS:PORT". */
+  readonly stunServers: () => readonly string[]
+}
+
+export interface PuncherModules {
+  readonly host: Host
+  /** From `webRtc`, whose service the host was made with; null leaves UDP out. */
+  readonly webRtc: WebRtcSlot | null
+  readonly logger: Logger
+  /** Monotonic ms. */
+  readonly now?: () => number
+}
+
+/** Made before the host, which wants its service, and given to the puncher, which wants the host. */
+export class WebRtcSlot {
+  components: unknown = null
+  /** For `createHost({ services: { webRtc: slot.service } })`. */
+  readonly service = (components: unknown): object => {
+    this.components = components
+    return {}
+  }
+}
+
+/** A relayed connection, and what has been tried on it. */
+interface Relayed {
+  readonly connection: Connection
+  readonly peer: NodeId
+  readonly since: number
+  steps: readonly string[]
+}
+
+/** How often relayed connections are looked through for one that may be tried again. */
+const SWEEP_MS = 5_000
+/** A relayed connection whose peer is linked directly is left this long to what runs on it. */
+const RELAY_GRACE_MS = 15_000
+const MAX_HOW_REMEMBERED = 4096
+
+/**
+ * Upgrades relayed connections to direct links, silently: the side that received one begins, the side that dialled it answers. Built inert; with
+ * `enabled = false` it stays so. docs/spec/punching.md
+ */
+export class Puncher {
+  readonly #options: PuncherOptions
+  readonly #modules: PuncherModules
+  readonly #now: () => number
+  readonly #webRtc: WebRtcPath | null
+  readonly #failures: Failures
+  readonly #relayed: Map<Connection, Relayed> = new Map()
+  readonly #meetings: Map<
+    NodeId,
+    { readonly role: 'initiator' | 'responder'; readonly abort: AbortController; readonly meeting: { noteUpgrade(): void } }
+  > = new Map()
+  readonly #waiting: Map<NodeId, Connection> = new Map()
+  readonly #upgradeListeners: Set<(upgrade: Upgrade) => void> = new Set()
+  /** How the links that are up came about, of peers that were met. */
+  readonly #how: Map<NodeId, Upgrade['how']> = new Map()
+  readonly #watches: Set<ReachWatch> = new Set()
+  readonly #stopping = new AbortController()
+  readonly #undo: (() => void)[] = []
+  #initiating = 0
+
+  constructor(options: PuncherOptions, modules: PuncherModules) {
+    this.#options = options
+    this.#modules = modules
+    this.#now = modules.now ?? (() => performance.now())
+    this.#failures = new Failures(options.config)
+    this.#webRtc =
+      modules.webRtc === null || !options.config.webrtc
+        ? null
+        : new WebRtcPath({
+            components: modules.webRtc.components as WebRtcComponents,
+            stunServers: options.stunServers,
+            timeoutMs: options.config.udpTimeoutMs,
+            admit: (peer) => this.#admitUdp(peer),
+            ended: (peer) => this.#tell(peer),
+            logger: modules.logger,
+          })
+  }
+
+  /** What this machine lacks for it, and what that costs. Known after `start`. */
+  get lost(): readonly string[] {
+    if (!this.#options.config.enabled) return []
+    const { unavailable } = this.#modules.host.punching
+    const noUdp = this.#webRtc?.unavailable ?? null
+    return [
+      ...(unavailable === null
+        ? []
+        : [`no hole punching over TCP (${unavailable}): links between two nodes behind NAT are slower, or stay on a relay`]),
+      ...(noUdp === null ? [] : [`no hole punching over UDP (${noUdp}): nodes behind a symmetric NAT are met only through a relay`]),
+    ]
+  }
+
+  /** Begins to take part. Loads what dialling from the listening port needs. */
+  async start(): Promise<void> {
+    if (!this.#options.config.enabled) return
+    const { host } = this.#modules
+    await host.preparePunching()
+    const onOpen = (event: CustomEvent<Connection>): void => this.#opened(event.detail)
+    const onClose = (event: CustomEvent<Connection>): void => this.#closed(event.detail)
+    host.libp2p.addEventListener('connection:open', onOpen)
+    host.libp2p.addEventListener('connection:close', onClose)
+    const sweep = setInterval(() => this.#sweep(), SWEEP_MS)
+    sweep.unref()
+    this.#undo.push(
+      () => host.libp2p.removeEventListener('connection:open', onOpen),
+      () => host.libp2p.removeEventListener('connection:close', onClose),
+      () => clearInterval(sweep),
+      host.onDirectLink((link) => this.#linked(link)),
+    )
+    await host.libp2p.handle(PUNCH_PROTOCOL, (stream, connection) => this.#asked(stream, connection), {
+      maxInboundStreams: 1,
+      maxOutboundStreams: 1,
+      runOnLimitedConnection: true,
+    })
+    this.#undo.push(() => void host.libp2p.unhandle(PUNCH_PROTOCOL).catch(() => {}))
+    await this.#webRtc?.serve()
+    for (const connection of host.libp2p.getConnections()) this.#opened(connection)
+  }
+
+  async stop(): Promise<void> {
+    for (const undo of this.#undo.splice(0)) undo()
+    this.#stopping.abort()
+    await this.#webRtc?.stop()
+  }
+
+  /** Told of every upgrade. Returns what ends the telling. */
+  onUpgrade(listener: (upgrade: Upgrade) => void): () => void {
+    this.#upgradeListeners.add(listener)
+    return () => this.#upgradeListeners.delete(listener)
+  }
+
+  /** This node is somewhere else: pairs that could not meet may try again at once. */
+  networkChanged(): void {
+    this.#failures.clear()
+    this.#sweep()
+  }
+
+  /**
+   * Opens a channel to the peer and waits until its link is as direct as it gets. Never throws but for a wrong id; the signal ends the waiting.
+   * @param addresses multiaddrs as for `openChannel`, those through relays among them
+   */
+  reach(id: NodeId, addresses: readonly string[], signal: AbortSignal): Promise<ReachFacts> {
+    const { host } = this.#modules
+    return reach(id, addresses, signal, {
+      host,
+      now: this.#now,
+      isEnabled: this.#options.config.enabled,
+      direct: () => (this.#isDirect(id) ? (this.#how.get(id) ?? 'direct') : null),
+      isBusy: () => this.#meetings.has(id) || (this.#webRtc?.isBusyWith(id) ?? false),
+      steps: () => [...this.#relayed.values()].findLast((one) => one.peer === id)?.steps ?? [],
+      watch: (watch) => {
+        this.#watches.add(watch)
+        return () => this.#watches.delete(watch)
+      },
+    })
+  }
+
+  #opened(connection: Connection): void {
+    const peer = connection.remotePeer.toString() as NodeId
+    if (!isRelayed(connection)) {
+      if (isWebRtc(connection)) this.#upgraded(peer, 'punched-udp')
+      return
+    }
+    if (this.#relayed.has(connection)) return
+    this.#relayed.set(connection, { connection, peer, since: this.#now(), steps: [] })
+    if (connection.direction === 'inbound') this.#consider(connection, peer)
+  }
+
+  #closed(connection: Connection): void {
+    this.#relayed.delete(connection)
+    const peer = connection.remotePeer.toString() as NodeId
+    if (this.#waiting.get(peer) === connection) this.#waiting.delete(peer)
+    if (isWebRtc(connection) && !this.#isDirect(peer)) this.#how.delete(peer)
+  }
+
+  /** Begins, if this relayed connection is one to begin on, and it is time. */
+  #consider(connection: Connection, peer: NodeId): void {
+    if (this.#stopping.signal.aborted || connection.status !== 'open' || this.#isDirect(peer)) return
+    if (this.#meetings.has(peer) || this.#waiting.has(peer) || !this.#failures.mayTry(peer, this.#now())) return
+    // Both dialled each other through relays: the one that the smaller id dialled counts.
+    const own = this.#modules.host.id
+    if (own < peer && [...this.#relayed.values()].some((one) => one.peer === peer && one.connection.direction === 'outbound')) return
+    const { maxConcurrent, maxWaiting } = this.#options.config
+    if (this.#initiating < maxConcurrent) void this.#initiate(connection, peer)
+    else if (this.#waiting.size < maxWaiting) this.#waiting.set(peer, connection)
+  }
+
+  async #initiate(connection: Connection, peer: NodeId): Promise<void> {
+    const { host, logger } = this.#modules
+    const known = this.#options.peer(peer)
+    if (known === null) {
+      // News of a young node take a few seconds: soon looked at again.
+      logger.debug('a relayed peer is not in the view: it is not met', { peer: sensitive(peer) })
+      return
+    }
+    const own = this.#own()
+    const meeting = new InitiatorMeeting(
+      connection,
+      {
+        isPeerDirect: known.directAddresses.length > 0,
+        addresses: addressesFor(own, known.place),
+        isOwnPortUnpredictable: own.isPortUnpredictable,
+        tcpUnavailable: host.punching.unavailable,
+        udpUnavailable: this.#webRtc === null ? 'it is turned off' : this.#webRtc.unavailable,
+        isOwnUdpUnpredictable: this.#isUdpUnpredictable(),
+        config: this.#options.config,
+        accept: (addresses) => acceptAddresses(addresses, this.#own(), known.place, this.#options.privateAllowed),
+      },
+      known.directAddresses,
+      this.#meetingModules(known),
+    )
+    this.#initiating++
+    try {
+      const end = await this.#met(connection, peer, 'initiator', meeting)
+      if (end.outcome === 'upgraded') this.#failures.met(peer)
+      else if (end.why !== SUPERSEDED && this.#relayed.has(connection))
+        this.#failures.failed(peer, this.#now(), end.outcome === 'violation' ? 4 : 1)
+    } finally {
+      this.#initiating--
+      this.#next()
+    }
+  }
+
+  /** The peer begins, over a relayed connection that this node dialled. */
+  #asked(stream: Stream, connection: Connection): void {
+    const { host, logger } = this.#modules
+    const peer = connection.remotePeer.toString() as NodeId
+    const running = this.#meetings.get(peer)
+    const known = this.#options.peer(peer)
+    const why = this.#refusal(connection, peer, running?.role ?? null)
+    if (why !== null || known === null) {
+      logger.debug('a peer that wants to be met was refused', { why: why ?? 'it is not in the view', peer: sensitive(peer) })
+      stream.abort(new Error('refused'))
+      return
+    }
+    running?.abort.abort()
+    const own = this.#own()
+    const meeting = new ResponderMeeting(
+      connection,
+      stream,
+      {
+        addresses: host.punching.unavailable === null ? addressesFor(own, known.place) : [],
+        config: this.#options.config,
+        accept: (addresses) => acceptAddresses(addresses, this.#own(), known.place, this.#options.privateAllowed),
+      },
+      this.#meetingModules(known),
+    )
+    void this.#met(connection, peer, 'responder', meeting)
+  }
+
+  #refusal(connection: Connection, peer: NodeId, running: 'initiator' | 'responder' | null): string | null {
+    if (!isRelayed(connection) || connection.direction !== 'outbound') return 'not over a relayed connection of ours'
+    if (running === 'responder') return 'it is being met already'
+    return running === 'initiator' && this.#modules.host.id > peer ? 'it is being met from here' : null
+  }
+
+  /** Runs an attempt to its end. */
+  async #met(
+    connection: Connection,
+    peer: NodeId,
+    role: 'initiator' | 'responder',
+    meeting: { noteUpgrade(): void; run(signal: AbortSignal): Promise<MeetingEnd> },
+  ): Promise<MeetingEnd> {
+    const abort = new AbortController()
+    const entry = { role, abort, meeting }
+    this.#meetings.set(peer, entry)
+    const end = await meeting.run(AbortSignal.any([abort.signal, this.#stopping.signal]))
+    if (this.#meetings.get(peer) === entry) this.#meetings.delete(peer)
+    const relayed = this.#relayed.get(connection)
+    if (relayed !== undefined) relayed.steps = end.steps
+    this.#modules.logger.debug('meeting a peer is over', { role, outcome: end.outcome, why: end.why, peer: sensitive(peer) })
+    this.#tell(peer)
+    return abort.signal.aborted ? { ...end, why: SUPERSEDED } : end
+  }
+
+  #next(): void {
+    for (const [peer, connection] of this.#waiting) {
+      if (this.#initiating >= this.#options.config.maxConcurrent) return
+      this.#waiting.delete(peer)
+      this.#consider(connection, peer)
+    }
+  }
+
+  #sweep(): void {
+    const now = this.#now()
+    for (const one of this.#relayed.values()) {
+      if (this.#isDirect(one.peer)) this.#letGo(one, now)
+      else if (one.connection.direction === 'inbound') this.#consider(one.connection, one.peer)
+    }
+  }
+
+  /** A relay's place is for those who need it. */
+  #letGo(one: Relayed, now: number): void {
+    if (now - one.since < RELAY_GRACE_MS || this.#meetings.has(one.peer) || one.connection.streams.length > 0) return
+    one.connection.close().catch((error: Error) => one.connection.abort(error))
+  }
+
+  #linked(link: LinkStatus): void {
+    if (link.origin === 'punched') {
+      this.#upgraded(link.peer, 'punched-tcp')
+      return
+    }
+    const relayed = [...this.#relayed.values()].find((one) => one.peer === link.peer)
+    // Reversal: the side that received the relayed connection dials the other.
+    const isReversed = relayed !== undefined && (relayed.connection.direction === 'inbound') === (link.direction === 'outbound')
+    this.#upgraded(link.peer, isReversed ? 'reversed' : 'direct')
+  }
+
+  #upgraded(peer: NodeId, how: Upgrade['how']): void {
+    this.#how.delete(peer)
+    if (this.#how.size >= MAX_HOW_REMEMBERED) this.#how.delete(this.#how.keys().next().value!)
+    this.#how.set(peer, how)
+    this.#meetings.get(peer)?.meeting.noteUpgrade()
+    const relayed = [...this.#relayed.values()].find((one) => one.peer === peer)
+    // The attempt's own words are there a turn later.
+    setImmediate(() => {
+      this.#tell(peer)
+      if (relayed === undefined) return
+      const upgrade = { peer, how, ms: this.#now() - relayed.since, steps: relayed.steps }
+      for (const listener of this.#upgradeListeners) listener(upgrade)
+    })
+  }
+
+  #tell(peer: NodeId): void {
+    for (const watch of this.#watches) watch.changed(peer)
+  }
+
+  /** Whether cells can go to the peer without a relay. */
+  #isDirect(peer: NodeId): boolean {
+    if (this.#modules.host.directLink(peer) !== null) return true
+    return this.#modules.host.libp2p
+      .getConnections()
+      .some((connection) => connection.remotePeer.toString() === peer && isWebRtc(connection))
+  }
+
+  #admitUdp(peer: NodeId): IceRules | null {
+    const known = this.#options.peer(peer)
+    if (known === null || this.#isDirect(peer)) return null
+    return this.#iceRules(known)
+  }
+
+  #iceRules(known: PunchPeer): IceRules {
+    return new IceRules(() => this.#own(), known.place, this.#options.privateAllowed)
+  }
+
+  #meetingModules(known: PunchPeer): MeetingModules {
+    return {
+      host: this.#modules.host,
+      now: this.#now,
+      udp: async (connection, signal) => {
+        if (this.#webRtc === null) throw new Error('it is turned off')
+        await this.#webRtc.connect(connection, this.#iceRules(known), signal)
+      },
+    }
+  }
+
+  #own(): OwnEndpoints {
+    const { host } = this.#modules
+    return ownEndpoints({
+      listening: host.addresses(),
+      behaviours: this.#options.behaviours(),
+      // What was seen over a connection that is gone may not hold any more.
+      observed: host
+        .observed()
+        .filter(({ observer }) => host.libp2p.getConnections().some((one) => one.remotePeer.toString() === observer)),
+      privateAllowed: this.#options.privateAllowed,
+    })
+  }
+
+  #isUdpUnpredictable(): boolean {
+    const behaviour = this.#options.behaviours().find(({ family }) => family === 4)
+    return behaviour?.mapping === 'address-dependent' || behaviour?.mapping === 'address-and-port-dependent'
+  }
+}
+
+const SUPERSEDED = 'the peer meets this node instead'
+
+function isRelayed(connection: Connection): boolean {
+  return connection.remoteAddr.toString().includes('/p2p-circuit')
+}
+
+function isWebRtc(connection: Connection): boolean {
+  return !isRelayed(connection) && connection.remoteAddr.toString().includes('/webrtc')
+}
