@@ -35,8 +35,8 @@ export function dhtService(options: DhtServiceOptions): (components: KadDHTCompo
   }
   const service = kadDHT({
     protocol: DHT_PROTOCOL,
-    // Explicit: unset, a node without a public address makes itself a client, and every put and get hangs.
-    clientMode: false,
+    // Explicit: unset, the service decides by itself. It serves once `Discovery` knows that the node is reached directly.
+    clientMode: true,
     logPrefix: 'shallot:kad',
     datastorePrefix: '/shallot-kad',
     metricsPrefix: 'shallot_kad',
@@ -83,7 +83,7 @@ function withDatastore(components: KadDHTComponents, datastore: BoundedDatastore
 
 /**
  * Which peers the routing table takes: only at addresses that a relay may have, and no more of one network than the view's caps allow
- * (known relays have passed those already).
+ * (known relays have passed those already). None behind NAT, whatever it offers: nobody could dial it.
  */
 export function diversityFilter(rules: NetworkRules, view: View): (peer: PeerInfo) => PeerInfo {
   const networks = new Map<string, string>()
@@ -100,6 +100,7 @@ export function diversityFilter(rules: NetworkRules, view: View): (peer: PeerInf
     const usable = peer.multiaddrs.filter((address) => networkOf(address.toString(), rules) !== null)
     const id = peer.id.toString()
     const first = usable[0]
+    if (view.get(id as NodeId)?.descriptor.reach.kind === 'relayed') return { ...peer, multiaddrs: [] }
     if (first === undefined || view.isKnown(id as NodeId)) return { ...peer, multiaddrs: usable }
     const network = networkOf(first.toString(), rules)!
     if (networks.get(id) !== network) {

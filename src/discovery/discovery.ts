@@ -38,7 +38,8 @@ export interface DiscoveryOptions {
   readonly serving: {
     /** The identity's Ed25519 seed, the same as the host's. */
     readonly seed: Uint8Array
-    readonly fields: () => OwnFields
+    /** Null while there is nothing true to say: then nothing is published, and the node only asks. `changed` tells when that is over. */
+    readonly fields: () => OwnFields | null
   } | null
   /** A client: its guards, the only ones it asks once it has any. Called before each round. */
   readonly peers?: () => readonly NodeId[]
@@ -81,6 +82,7 @@ export class Discovery {
   readonly #modules: DiscoveryModules
   readonly #self: NodeId
   readonly #bans: Bans
+  readonly #peers: Peers
   readonly #sync: ViewSync
   readonly #gossip: Gossip | null
   readonly #publisher: Publisher | null
@@ -96,6 +98,7 @@ export class Discovery {
   #guardlessRounds = 0
   #savedVersion = -1
   #announcing = false
+  #dhtMode: Promise<void> = Promise.resolve()
   #loop: Promise<void> | null = null
   #wakeLoop: (() => void) | null = null
   #timers: NodeJS.Timeout[] = []
@@ -109,6 +112,7 @@ export class Discovery {
     this.#self = parseNodeId(host.peerId.toString())
     this.#bans = new Bans(Math.min(PAUSE_MS, rules.spread.syncMs))
     const peers = new Peers(host, config.dialTimeoutMs)
+    this.#peers = peers
     this.#sync = new ViewSync({ host, peers, view, suite, random, logger, now })
     this.#publisher = serving
       ? new Publisher(
@@ -138,6 +142,7 @@ export class Discovery {
       logger.info('view read from disk', { relays: view.size, expired: this.#restored.expired, damaged: this.#restored.damaged })
     this.#savedVersion = view.version
     if (this.#publisher) {
+      await this.#setDhtMode()
       await this.#sync.serve()
       await this.#gossip?.start()
       await this.#publisher.start()
@@ -160,6 +165,7 @@ export class Discovery {
     for (const timer of this.#timers) clearInterval(timer)
     this.#wakeLoop?.()
     await this.#loop
+    await this.#dhtMode
     await this.#publisher?.stop()
     await this.#gossip?.stop()
     await this.#sync.stop()
@@ -206,9 +212,23 @@ export class Discovery {
     }
   }
 
-  /** Something in the own descriptor's fields has changed. */
+  /** Something in the own descriptor's fields has changed, how the node is reached among them. */
   changed(): void {
+    if (this.#state === 'stopped') return
     this.#publisher?.changed()
+    void this.#setDhtMode()
+  }
+
+  /** Whom nobody can dial has no place in others' routing tables: only a node that is reached directly serves the DHT, the others ask it. */
+  #setDhtMode(): Promise<void> {
+    const { dht, logger } = this.#modules
+    const { serving } = this.#options
+    if (!dht || !serving) return Promise.resolve()
+    // One after the other: the service mixes up changes that overlap.
+    this.#dhtMode = this.#dhtMode
+      .then(() => (this.#state === 'stopped' ? undefined : dht.setMode(serving.fields()?.reach.kind === 'direct' ? 'server' : 'client')))
+      .catch((error) => logger.warn('the mode of the DHT could not be changed', { problem: messageOf(error) }))
+    return this.#dhtMode
   }
 
   /** Asks for news soon: paths can't be built from what is known. */
@@ -392,8 +412,10 @@ export class Discovery {
     const sources = new Map<NodeId, PeerSource>()
     for (let tries = 0; tries < 4 * most && sources.size < most && relays.length > 0; tries++) {
       const { id, descriptor } = relays[random.int(relays.length)]!
+      if (id === this.#self || this.#bans.has(id, now())) continue
       const addresses = libp2pAddresses(descriptor)
-      if (id !== this.#self && addresses.length > 0 && !this.#bans.has(id, now())) sources.set(id, { id, addresses, from: 'view' })
+      if (addresses.length > 0) sources.set(id, { id, addresses, from: 'view' })
+      else if (this.#publisher && this.#peers.isConnected(id)) sources.set(id, { id, addresses, from: 'connection' })
     }
     return [...sources.values()]
   }

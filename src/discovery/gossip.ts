@@ -26,15 +26,15 @@ import { FrameStream } from './frames.ts'
 import { type DiscoveryHost, libp2pAddresses, Peers } from './peers.ts'
 
 export const GOSSIP_PROTOCOL = '/shallot/gossip/1'
-/** Links that others opened to us, and peers that have not said hello yet. */
-export const GOSSIP_INBOUND_MAX = 32
+/** Links that others opened to us (nodes behind NAT have no others than theirs), and peers that have not said hello yet. */
+export const GOSSIP_INBOUND_MAX = 64
 export const GOSSIP_GREETINGS_MAX = 32
 /** Relays whose news wait for one link; the oldest is left to the pull protocol. */
 export const GOSSIP_QUEUE_MAX = 1_024
 /** Descriptors that are looked at, a second and at once, from all links together; links are read more slowly beyond it. */
 export const GOSSIP_RATE = 300
 export const GOSSIP_BURST = 3_000
-/** Editions of one relay that are handed on: a second, and at once. What comes faster spreads by pulling only. */
+/** Editions of one relay that are handed on: a second, and at once. Of what comes faster, the newest is, when its time has come. */
 export const GOSSIP_EDITIONS_RATE = 1 / 20
 export const GOSSIP_EDITIONS_BURST = 4
 /** Relays whose editions are counted. */
@@ -88,6 +88,8 @@ export class Gossip {
   readonly #editions = new Map<NodeId, TokenBucket>()
   /** When relays had their last news, oldest first. */
   readonly #recent = new Map<NodeId, number>()
+  /** Relays with a newer edition than may be handed on yet, and whom it came from. */
+  readonly #late = new Map<NodeId, NodeId | null>()
   readonly #budget: TokenBucket
   #greetings = 0
   #closing = new AbortController()
@@ -112,7 +114,10 @@ export class Gossip {
       maxOutboundStreams: 2,
     })
     this.#rotateAt = this.#modules.now() + this.#options.rotateMs
-    this.#checkTimer = setInterval(() => this.#check(), LINK_CHECK_MS)
+    this.#checkTimer = setInterval(() => {
+      this.#check()
+      this.#spreadLate()
+    }, LINK_CHECK_MS)
     this.#check()
   }
 
@@ -128,7 +133,27 @@ export class Gossip {
 
   /** Hands the relay's newest edition to all links but the one it came from. */
   spread(id: NodeId, from: NodeId | null = null): void {
-    if (!this.#modules.view.isKnown(id) || !this.#mayHandOn(id)) return
+    if (!this.#modules.view.isKnown(id)) return
+    if (this.#mayHandOn(id)) {
+      this.#late.delete(id)
+      this.#handOn(id, from)
+      return
+    }
+    // A node whose NAT changes has a few editions in a row, and the last one tells where it is.
+    this.#late.set(id, from)
+    const oldest = this.#late.size > GOSSIP_COUNTED_MAX ? this.#late.keys().next().value : undefined
+    if (oldest !== undefined) this.#late.delete(oldest)
+  }
+
+  #spreadLate(): void {
+    for (const [id, from] of this.#late) {
+      if (!this.#mayHandOn(id)) continue
+      this.#late.delete(id)
+      if (this.#modules.view.isKnown(id)) this.#handOn(id, from)
+    }
+  }
+
+  #handOn(id: NodeId, from: NodeId | null): void {
     this.#recent.delete(id)
     this.#recent.set(id, this.#modules.now())
     const oldest = this.#recent.size > GOSSIP_RECENT_MAX ? this.#recent.keys().next().value : undefined

@@ -15,7 +15,7 @@ export interface PeerSource {
   readonly from: 'bootstrap' | 'view' | 'stale' | 'guard' | 'connection'
 }
 
-/** The libp2p addresses of a descriptor. Relays behind others are not asked for views: there are enough that are not. */
+/** The libp2p addresses of a descriptor. None behind NAT: such a node is asked for views over a connection that stands, and never dialled for them. */
 export function libp2pAddresses(descriptor: Descriptor): string[] {
   return descriptor.reach.kind === 'direct' ? descriptor.addresses.filter((address) => !address.endsWith('/tls')) : []
 }
@@ -67,8 +67,9 @@ export class Peers {
     return stream
   }
 
+  /** A connection that goes directly: views and gossip are no load for a NAT relay, and have no stream on its connections. */
   #connection(peer: PeerId): Connection | null {
-    return this.#host.getConnections(peer).find((connection) => connection.status === 'open') ?? null
+    return this.#host.getConnections(peer).find(({ status, limits }) => status === 'open' && limits === undefined) ?? null
   }
 
   async #dial(source: Pick<PeerSource, 'id' | 'addresses'>, signal: AbortSignal): Promise<Connection> {

@@ -35,8 +35,8 @@ export interface PublisherOptions {
   readonly seed: Uint8Array
   /** Part of a core for the search, 0 to 1. */
   readonly workShare: number
-  /** What holds at this moment. Called for every edition. */
-  readonly fields: () => OwnFields
+  /** What holds at this moment; null while there is nothing true to say (behind NAT, before a way in is found). Called for every edition. */
+  readonly fields: () => OwnFields | null
   /** Takes a new edition and spreads it. */
   readonly publish: (signed: SignedDescriptor) => void
 }
@@ -49,7 +49,8 @@ export interface PublisherModules {
 }
 
 export interface PublisherStatus {
-  readonly state: 'stopped' | 'working' | 'published'
+  /** `waiting`: the proof is there, and nothing to say yet. */
+  readonly state: 'stopped' | 'working' | 'waiting' | 'published'
   readonly sequence: number
   readonly publishedAt: number | null
   readonly expiresAt: number | null
@@ -71,6 +72,7 @@ export class Publisher {
   #timer: NodeJS.Timeout | null = null
   #running: Promise<void> | null = null
   #again = false
+  #isWaiting = false
   #stopped = true
   #stop = new AbortController()
 
@@ -88,7 +90,7 @@ export class Publisher {
   get status(): PublisherStatus {
     const descriptor = this.#current?.descriptor
     return {
-      state: this.#stopped ? 'stopped' : descriptor ? 'published' : 'working',
+      state: this.#stopped ? 'stopped' : descriptor ? 'published' : this.#isWaiting ? 'waiting' : 'working',
       sequence: this.#sequence,
       publishedAt: descriptor?.publishedAt ?? null,
       expiresAt: descriptor?.expiresAt ?? null,
@@ -178,12 +180,20 @@ export class Publisher {
       this.#again = true
       return
     }
+    const fields = this.#options.fields()
+    this.#isWaiting = fields === null
+    if (fields === null) {
+      // What was said before runs out by itself; `changed` tells when there is something new.
+      if (this.#current && this.#current.descriptor.expiresAt <= publishedAt) this.#current = null
+      this.#schedule(descriptors.republishMs, false)
+      return
+    }
     // Wall-clock milliseconds, so that even a node that lost its state goes on above its former numbers.
     this.#sequence = Math.max(this.#sequence + 1, publishedAt)
     await this.#save()
     if (this.#stopped) return
     const signed = signDescriptor(this.#modules.suite, this.#options.seed, {
-      ...this.#options.fields(),
+      ...fields,
       sequence: this.#sequence,
       publishedAt,
       expiresAt: publishedAt + descriptors.lifetimeMs,

@@ -35,6 +35,10 @@ export interface NodeOptions {
   readonly peers?: () => readonly NodeId[]
   readonly logger?: Logger
   readonly dht?: boolean
+  /** What it says of itself, made from what a direct node would say; null: nothing. */
+  /** Wall-clock ms. */
+  readonly now?: () => number
+  readonly says?: (direct: OwnFields) => OwnFields | null
 }
 
 export const meshSuite = nativeSuite()
@@ -44,7 +48,7 @@ export function meshRules(changes: NetworkRulesInput = {}): NetworkRules {
 }
 
 export async function startNode(options: NodeOptions): Promise<DiscoveryNode> {
-  const { rules, mode = 'server', logger = silentLogger } = options
+  const { rules, mode = 'server', logger = silentLogger, now = Date.now } = options
   const suite = meshSuite
   const seed = options.seed ?? suite.random(32)
   const view = new View({ suite, rules })
@@ -57,9 +61,10 @@ export async function startNode(options: NodeOptions): Promise<DiscoveryNode> {
     mode,
     listen: isServer ? [`/ip4/127.${options.net}.0.1/tcp/${options.port ?? 0}`] : [],
     services: (withDht
-      ? { ping: ping(), dht: dhtService({ rules, view, now: Date.now, records: 1_024, received: (bytes) => received(bytes) }) }
+      ? { ping: ping(), dht: dhtService({ rules, view, now, records: 1_024, received: (bytes) => received(bytes) }) }
       : {}) as never,
   })) as Host
+  const { says = (direct) => direct } = options
   const fields = (): OwnFields => ({
     onionKey: { x25519: seed },
     addresses: host.addresses(),
@@ -75,7 +80,7 @@ export async function startNode(options: NodeOptions): Promise<DiscoveryNode> {
     {
       rules,
       config: discoveryConfig.parse({ dialTimeoutMs: 2_000, workShare: 1 }),
-      serving: isServer ? { seed, fields } : null,
+      serving: isServer ? { seed, fields: () => says(fields()) } : null,
       ...(options.peers ? { peers: options.peers } : {}),
     },
     {
@@ -86,7 +91,7 @@ export async function startNode(options: NodeOptions): Promise<DiscoveryNode> {
       random: new SeededRandom(options.net),
       store,
       logger,
-      now: Date.now,
+      now,
     },
   )
   received = (bytes) => discovery.received(bytes)

@@ -25,16 +25,19 @@ import {
 
 const running = new Set<DiscoveryNode>()
 const hosts = new Set<Host>()
+/** How far the nodes' clocks are ahead of the machine's, ms. */
+let ahead = 0
 
 afterEach(async () => {
   await Promise.all([...running].map((node) => node.stop()))
   await Promise.all([...hosts].map((host) => host.stop()))
   running.clear()
   hosts.clear()
+  ahead = 0
 })
 
 async function start(options: NodeOptions): Promise<DiscoveryNode> {
-  const node = await startNode(options)
+  const node = await startNode({ now: () => Date.now() + ahead, ...options })
   running.add(node)
   return node
 }
@@ -131,6 +134,91 @@ describe('a mesh of serving nodes', () => {
       if (!found) await new Promise((resolve) => setTimeout(resolve, 250))
     }
     expect(asking.view.inspect(found!, Date.now(), asked.id)).toBeNull()
+  })
+})
+
+describe('a node behind NAT', () => {
+  test('joins and asks before it can say anything, and is known to all as soon as it can', async () => {
+    const { rules, nodes, boot } = await mesh(4, { spread: { joinSyncMs: 200, syncMs: 60_000 } })
+    await until('everybody knows everybody', everybodyKnows(nodes, 4))
+    let isKnown = false
+    const home = await start({
+      rules,
+      net: 30,
+      says: (direct) => (isKnown ? { ...direct, reach: { kind: 'relayed', via: [boot.id], punchable: true }, roles: ['middle'] } : null),
+    })
+    await home.discovery.whenJoined(AbortSignal.timeout(10_000))
+    await until('it knows the others', () => home.view.size === 4)
+    expect([home.discovery.own, home.discovery.status.gossipLinks]).toEqual([null, 0])
+    isKnown = true
+    home.discovery.changed()
+    await until('all know it', everybodyKnows([...nodes, home], 5), 3_000)
+    expect(boot.view.get(home.id)!.descriptor.reach).toEqual({ kind: 'relayed', via: [boot.id], punchable: true })
+
+    // News reach it over the links that it has opened itself.
+    await until('it takes part in gossip', () => home.discovery.status.gossipLinks > 0)
+    const before = nodes[2]!.discovery.own!.descriptor.sequence
+    nodes[2]!.discovery.changed()
+    await until('it hears of a change', () => home.view.get(nodes[2]!.id)!.descriptor.sequence > before, 3_000)
+
+    // Nobody dials it, and the DHT is not served by it.
+    for (const node of nodes) {
+      const { dht } = node.host.libp2p.services as never as { dht: { routingTable: { find(id: unknown): Promise<unknown> } } }
+      expect(await dht.routingTable.find(home.host.libp2p.peerId)).toBeUndefined()
+      const dialled = node.host.libp2p.getConnections(home.host.libp2p.peerId).filter(({ direction }) => direction === 'outbound')
+      expect(dialled).toEqual([])
+    }
+    expect(home.host.libp2p.getProtocols()).not.toContain(DHT_PROTOCOL)
+    expect(home.discovery.status.dhtPeers).toBeGreaterThan(0)
+  })
+
+  test('serves the DHT when it turns out to be reached directly, and no more when not', async () => {
+    const { rules, nodes, boot } = await mesh(3)
+    let isDirect = false
+    const node = await start({
+      rules,
+      net: 31,
+      says: (direct) =>
+        isDirect ? direct : { ...direct, reach: { kind: 'relayed', via: [boot.id], punchable: false }, roles: ['middle'] },
+    })
+    const serves = (): boolean => node.host.libp2p.getProtocols().includes(DHT_PROTOCOL)
+    await until('it is known', everybodyKnows([...nodes, node], 4))
+    expect(serves()).toBe(false)
+    isDirect = true
+    node.discovery.changed()
+    await until('it serves the DHT', serves)
+    await until('it is known as direct', () => boot.view.get(node.id)?.descriptor.reach.kind === 'direct')
+    isDirect = false
+    // Changes that overlap end in what holds last.
+    for (let i = 0; i < 5; i++) node.discovery.changed()
+    await until('it serves it no more', () => !serves())
+  })
+
+  test('whose NAT changes five times in a row is known to all as it is at last', async () => {
+    const { rules, nodes, boot } = await mesh(4, { spread: { joinSyncMs: 50, syncMs: 120_000 } })
+    let bandwidth = 1
+    const home = await start({
+      rules,
+      net: 32,
+      // Its records would bring the editions as well.
+      dht: false,
+      says: (direct) => ({ ...direct, bandwidth, reach: { kind: 'relayed', via: [boot.id], punchable: true }, roles: ['middle'] }),
+    })
+    await until('it is known', everybodyKnows([...nodes, home], 5))
+    await until('all are linked', () => home.discovery.status.gossipLinks === 4)
+    // Longer than the rounds in which a node that joins asks for news: from here on it is gossip alone.
+    await new Promise((resolve) => setTimeout(resolve, 1_000))
+    for (bandwidth = 2; bandwidth < 8; bandwidth++) {
+      home.discovery.changed()
+      const { sequence } = home.discovery.own!.descriptor
+      await until('another edition', () => home.discovery.own!.descriptor.sequence > sequence)
+    }
+    const { sequence } = home.discovery.own!.descriptor
+    const haveLast = (): boolean => nodes.every(({ view }) => view.get(home.id)?.descriptor.sequence === sequence)
+    await new Promise((resolve) => setTimeout(resolve, 1_000))
+    expect(haveLast(), 'more editions at once than are handed on').toBe(false)
+    ahead += 25_000
+    await until('all have the last', haveLast, 5_000)
   })
 })
 

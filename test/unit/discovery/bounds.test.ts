@@ -7,7 +7,7 @@ import { parseRules, testnetRules, View } from '../../../src/directory/index.ts'
 import { BAN_MS, BANS_MAX, Bans, PAUSE_MS } from '../../../src/discovery/bans.ts'
 import { BoundedDatastore } from '../../../src/discovery/bounded-datastore.ts'
 import { diversityFilter } from '../../../src/discovery/dht.ts'
-import { suite } from '../directory/support.ts'
+import { quickRules, START, suite, testDescriptor, testRelay } from '../directory/support.ts'
 
 const random = new SeededRandom(1)
 const id = () => nodeIdFromKey(random.bytes(32))
@@ -62,6 +62,18 @@ describe('the routing table takes', () => {
     const taken = Array.from({ length: 6 }, (_, i) => filter(peerAt(`/ip4/11.0.0.${i + 1}/tcp/1`)).multiaddrs.length)
     expect(taken).toEqual([1, 1, 1, 0, 0, 0])
     expect(filter(peerAt('/ip4/11.0.1.1/tcp/1')).multiaddrs).toHaveLength(1)
+  })
+
+  test('nobody behind NAT, whatever addresses it offers', () => {
+    const rules = quickRules
+    const view = new View({ suite, rules })
+    const [home, relay] = [testRelay(random), testRelay(random)]
+    const reach = { kind: 'relayed' as const, via: [relay.id], punchable: true }
+    view.add(testDescriptor(home, rules, START, { reach, roles: ['middle'] }).bytes, START)
+    view.add(testDescriptor(relay, rules, START, { addresses: ['/ip4/127.2.0.1/tcp/1'] }).bytes, START)
+    const filter = diversityFilter(rules, view)
+    const peer = (who: string): PeerInfo => ({ ...peerAt('/ip4/127.0.0.1/tcp/1'), id: { toString: () => who } }) as unknown as PeerInfo
+    expect([home, relay].map((who) => filter(peer(who.id)).multiaddrs.length)).toEqual([0, 1])
   })
 
   test('only addresses that a relay may have', () => {

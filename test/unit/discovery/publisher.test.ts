@@ -17,13 +17,16 @@ const seed = new SeededRandom(4).bytes(32)
 const quick = parseRules({ ...testnetRules, work: { bits: 6, periodMs: 3_600_000 }, descriptors: { lifetimeMs: 60_000, republishMs: 500 } })
 const running = new Set<Publisher>()
 let bandwidth = 1
+let says = true
 
 afterEach(async () => {
   for (const publisher of running) await publisher.stop()
   running.clear()
+  says = true
 })
 
-function fields(): OwnFields {
+function fields(): OwnFields | null {
+  if (!says) return null
   return {
     onionKey: { x25519: seed },
     addresses: ['/ip4/127.1.0.1/tcp/1'],
@@ -77,6 +80,26 @@ describe('a publisher', () => {
     expect(published[1]!.descriptor.bandwidth).toBe(3)
     await new Promise((resolve) => setTimeout(resolve, 400))
     expect(published).toHaveLength(2)
+  })
+
+  test('says nothing while there is nothing to say, does its work meanwhile, and speaks as soon as there is', async () => {
+    const slow = { ...quick, descriptors: { ...quick.descriptors, republishMs: 60_000 } }
+    says = false
+    const { published, publisher } = await started(slow)
+    await until(() => publisher.status.state === 'waiting')
+    expect([published.length, publisher.current, publisher.status.sequence]).toEqual([0, null, 0])
+    says = true
+    const before = performance.now()
+    publisher.changed()
+    await until(() => published.length === 1)
+    expect(performance.now() - before).toBeLessThan(2_000)
+    expect(publisher.status.state).toBe('published')
+    // With nothing to say again the last edition stands, and no other follows.
+    says = false
+    publisher.changed()
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    expect(published).toHaveLength(1)
+    expect(publisher.current).toBe(published[0])
   })
 
   test('goes on above its former numbers after a restart, even if the clock went back', async () => {
