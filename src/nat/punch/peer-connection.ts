@@ -1,7 +1,8 @@
 import { type IceRules, MAX_SDP_CHARS } from './ice-rules.ts'
 
-/** What of node-datachannel's PeerConnection carries addresses. */
-interface NativePeerConnection {
+/** What is used here of node-datachannel's PeerConnection: its state, and all that carries addresses. */
+export interface NativePeerConnection {
+  state(): string
   onLocalCandidate(listener: (candidate: string, mid: string) => void): void
   onLocalDescription(listener: (sdp: string, type: string) => void): void
   addRemoteCandidate(candidate: string, mid: string): void
@@ -12,10 +13,10 @@ interface NativePeerConnection {
  * A PeerConnection that tells a peer only the candidates that it may know, and tries only those of the peer's that it may: the library itself
  * passes on and tries everything. Local candidates wait until the description has gone out, as the peer can't use them before.
  */
-export function guarded<T extends NativePeerConnection>(native: T, rules: IceRules): T {
+export function guarded(native: NativePeerConnection, rules: IceRules): NativePeerConnection {
   let tell: ((candidate: string, mid: string) => void) | null = null
   let early: [string, string][] | null = []
-  const guards: NativePeerConnection = {
+  const guards: Omit<NativePeerConnection, 'state'> = {
     onLocalCandidate(listener) {
       tell = listener
       native.onLocalCandidate((candidate, mid) => {
@@ -51,7 +52,7 @@ export function guarded<T extends NativePeerConnection>(native: T, rules: IceRul
   }
   return new Proxy(native, {
     get(target, name) {
-      const own = guards[name as keyof NativePeerConnection]
+      const own = guards[name as keyof typeof guards]
       if (own !== undefined) return own
       const value = Reflect.get(target, name) as unknown
       return typeof value === 'function' ? value.bind(target) : value

@@ -1,6 +1,6 @@
 import type { Connection, Stream } from '@libp2p/interface'
 import { type Logger, type NodeId, sensitive } from '../../base/index.ts'
-import type { Host, LinkStatus } from '../../link/index.ts'
+import { type Host, type LinkStatus, parseTcpAddress } from '../../link/index.ts'
 import type { NatBehaviour } from '../behaviour.ts'
 import type { ReachFacts } from '../facts.ts'
 import { acceptAddresses, addressesFor, type OwnEndpoints, type PeerPlace } from './candidates.ts'
@@ -110,6 +110,7 @@ export class Puncher {
         : new WebRtcPath({
             components: modules.webRtc.components as WebRtcComponents,
             stunServers: options.stunServers,
+            bindAddress: () => loopbackOf(modules.host.addresses()),
             timeoutMs: options.config.udpTimeoutMs,
             admit: (peer) => this.#admitUdp(peer),
             ended: (peer) => this.#tell(peer),
@@ -411,6 +412,12 @@ export class Puncher {
     const behaviour = this.#options.behaviours().find(({ family }) => family === 4)
     return behaviour?.mapping === 'address-dependent' || behaviour?.mapping === 'address-and-port-dependent'
   }
+}
+
+/** On a network on one machine each node has a loopback address of its own, and ICE looks at none by itself. */
+function loopbackOf(addresses: readonly string[]): string | null {
+  const hosts = addresses.flatMap((address) => parseTcpAddress(address)?.host ?? [])
+  return hosts.length > 0 && hosts.every((host) => host.startsWith('127.')) ? hosts[0]! : null
 }
 
 const SUPERSEDED = 'the peer meets this node instead'

@@ -3,7 +3,7 @@ import type { Connection, Startable, Transport } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { type Logger, messageOf, type NodeId, ShallotError } from '../../base/index.ts'
 import type { IceRules } from './ice-rules.ts'
-import { guarded } from './peer-connection.ts'
+import { guarded, type NativePeerConnection } from './peer-connection.ts'
 
 /** libp2p's protocol for the session descriptions of two nodes behind NAT (private to private). */
 export const SIGNALLING_PROTOCOL = '/webrtc-signaling/0.0.1'
@@ -32,8 +32,8 @@ export interface WebRtcOptions {
   readonly components: WebRtcComponents
   /** STUN servers, "ADDRESS:PORT" (IPv6 in brackets). Asked for at each attempt. */
   readonly stunServers: () => readonly string[]
-  /** Local address to send from; all when it is left out. */
-  readonly bindAddress?: string
+  /** Local address to send from; null for all. */
+  readonly bindAddress: () => string | null
   /** How long an attempt that a peer began may take. */
   readonly timeoutMs: number
   /** Whether the attempt of a peer is welcome, and by which rules; null refuses it. */
@@ -46,7 +46,7 @@ export interface WebRtcOptions {
 /** The parts of `@libp2p/webrtc` and `node-datachannel` that are used, loaded at the first attempt. */
 interface Libraries {
   readonly webRTC: (init: object) => (components: never) => Transport & Startable
-  readonly PeerConnection: new (name: string, config: object) => object
+  readonly PeerConnection: new (name: string, config: object) => NativePeerConnection
   readonly cleanup: () => void
 }
 
@@ -141,8 +141,13 @@ export class WebRtcPath {
     try {
       const libraries = await this.#load()
       let handler: SignallingHandler | null = null
-      const transport = libraries.webRTC(this.#init(libraries, rules))({
-        ...this.#facade(over),
+      let native: NativePeerConnection | null = null
+      const init = this.#init(libraries, rules, (made) => {
+        native = made
+      })
+      const isConnected = (): boolean => (native as NativePeerConnection | null)?.state() === 'connected'
+      const transport = libraries.webRTC(init)({
+        ...this.#facade({ isConnected, over }),
         registrar: {
           handle: async (_protocol: string, given: SignallingHandler) => {
             handler = given
@@ -161,35 +166,39 @@ export class WebRtcPath {
     }
   }
 
-  #init(libraries: Libraries, rules: IceRules): object {
+  /** @param made told of the connection that the library is about to use */
+  #init(libraries: Libraries, rules: IceRules, made: (native: NativePeerConnection) => void = () => {}): object {
     const { stunServers, bindAddress } = this.#options
     const iceServers = stunServers()
       .slice(0, MAX_STUN_SERVERS)
       .map((server) => `stun:${server}`)
+    const address = bindAddress()
     return {
       rtcConfiguration: () => {
-        const native = new libraries.PeerConnection('shallot', {
-          iceServers,
-          ...(bindAddress === undefined ? {} : { bindAddress }),
-        })
-        return { iceServers: iceServers.map((urls) => ({ urls })), peerConnection: guarded(native as never, rules) }
+        const native = new libraries.PeerConnection('shallot', { iceServers, ...(address === null ? {} : { bindAddress: address }) })
+        made(native)
+        return { iceServers: iceServers.map((urls) => ({ urls })), peerConnection: guarded(native, rules) }
       },
       dataChannel: { maxBufferedAmount: MAX_BUFFERED_BYTES },
     }
   }
 
-  /** @param cleared called when an attempt of a peer is over */
-  #facade(cleared: () => void = () => {}): object {
+  /** @param inbound of an attempt that a peer began: whether it has worked, and what to do when it is over */
+  #facade(inbound: { isConnected(): boolean; over(): void } | null = null): object {
     const { upgrader, ...rest } = this.#options.components
     const { timeoutMs } = this.#options
     return {
       ...rest,
       logger: libraryLogger,
       upgrader: {
-        upgradeInbound: upgrader.upgradeInbound.bind(upgrader),
+        upgradeInbound: async (connection: never, options: object) => {
+          // Signalling that ends early is success to the library.
+          if (inbound?.isConnected() === false) throw new Error('the peer gave up')
+          await upgrader.upgradeInbound(connection, options)
+        },
         upgradeOutbound: upgrader.upgradeOutbound.bind(upgrader),
         createInboundAbortSignal: (signal: AbortSignal) =>
-          Object.assign(AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]), { clear: cleared }),
+          Object.assign(AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]), { clear: () => inbound?.over() }),
       },
     }
   }
