@@ -47,7 +47,8 @@ export class Pump {
     this.#options = options
     this.openedAt = this.#lastByteAt = options.now()
     const events: DirectionEvents = {
-      arrived: (count) => this.#arrived(count),
+      arrived: () => this.#arrived(),
+      charge: (count) => this.#charge(count),
       finished: () => {
         if (this.#up.isFinished && this.#down.isFinished) this.#over('done')
       },
@@ -104,13 +105,17 @@ export class Pump {
     this.#options.over(this, end)
   }
 
-  /** Returns how long reading has to wait, ms. */
-  #arrived(count: number): number {
-    const { maxBytes, maxHeldBytes, rates } = this.#options
-    const now = this.#options.now()
+  #arrived(): void {
+    const { maxBytes, maxHeldBytes, now } = this.#options
+    this.#lastByteAt = now()
     if (this.bytesUp + this.bytesDown > maxBytes) this.close('bytes')
     else if (this.heldBytes > maxHeldBytes) this.close('buffer')
-    const waitMs = Math.max(...rates.map((rate) => rate.spend(count, now)))
+  }
+
+  /** Charges the rates. Returns how long the next bytes have to wait, ms. */
+  #charge(count: number): number {
+    const now = this.#options.now()
+    const waitMs = Math.max(...this.#options.rates.map((rate) => rate.spend(count, now)))
     // Being held back is not being idle.
     this.#lastByteAt = Math.max(this.#lastByteAt, now + waitMs)
     return waitMs
@@ -118,8 +123,10 @@ export class Pump {
 }
 
 interface DirectionEvents {
-  /** So many bytes came in. Returns for how long no more are to be read, ms. */
-  arrived(count: number): number
+  /** Bytes came in. */
+  arrived(): void
+  /** So many bytes are handed on. Returns for how long the next ones have to wait, ms. */
+  charge(count: number): number
   /** The end of this direction has been passed on. */
   finished(): void
   broken(): void
@@ -190,7 +197,8 @@ class Direction {
 
   stuckSince(now: number): number | null {
     const gone = this.#received - this.#held.byteLength - this.#to.writeBufferLength
-    const isWaiting = this.#held.byteLength + this.#to.writeBufferLength > 0
+    // What its rate holds back is not stuck.
+    const isWaiting = this.#to.writeBufferLength > 0 || (this.#held.byteLength > 0 && this.#timer === null)
     if (!isWaiting || gone !== this.#goneBefore) this.#stuckSince = null
     if (isWaiting) this.#stuckSince ??= now
     this.#goneBefore = gone
@@ -201,15 +209,12 @@ class Direction {
     if (this.#isStopped) return
     this.#held.append(data)
     this.#received += data.byteLength
-    const waitMs = this.#events.arrived(data.byteLength)
-    if (this.#isStopped) return
-    if (waitMs > 0) this.#wait(waitMs)
+    this.#events.arrived()
     this.#turn()
   }
 
-  /** Reads no more for a while. */
+  /** Hands on no more, and reads no more, for a while. */
   #wait(ms: number): void {
-    if (this.#timer !== null) clearTimeout(this.#timer)
     this.#timer = setTimeout(() => {
       this.#timer = null
       this.#turn()
@@ -238,9 +243,11 @@ class Direction {
 
   #sendHeld(): void {
     try {
-      while (this.#held.byteLength > 0 && !this.#to.writableNeedsDrain) {
+      while (this.#held.byteLength > 0 && !this.#to.writableNeedsDrain && this.#timer === null) {
         const piece = this.#held.sublist(0, Math.min(PIECE_BYTES, this.#held.byteLength))
         this.#held.consume(piece.byteLength)
+        const waitMs = this.#events.charge(piece.byteLength)
+        if (waitMs > 0) this.#wait(waitMs)
         this.#to.send(piece)
       }
     } catch {
