@@ -45,6 +45,12 @@ export class FlowTable {
     }
   }
 
+  /** Whether the flow of this direction has been seen. @param key see `flowKey` */
+  has(key: string): boolean {
+    const [protocol, from, fromPort, to, toPort] = key.split(' ')
+    return this.#flows.has(key) || this.#flows.has(`${protocol} ${to} ${toPort} ${from} ${fromPort}`)
+  }
+
   /** @param bytes by `flowKey` */
   flows(bytes: ReadonlyMap<string, number>): readonly Flow[] {
     return [...this.#flows.values()].map(({ first, lastAt, askedByA, askedByB }) => {

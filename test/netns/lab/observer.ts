@@ -8,8 +8,9 @@ import { PcapReader } from './pcap.ts'
 /** The beginnings of connections, and all datagrams. An IPv6 header is 40 bytes long, TCP's flags are in byte 13 of its own. */
 const filter = '(ip and tcp[tcpflags] & tcp-syn != 0) or (ip6 and ip6[6] = 6 and ip6[53] & 2 != 0) or udp'
 const snapBytes = 96
-/** tcpdump hands packets on at once, but its file is written by another process. */
-const settleMs = 100
+/** tcpdump hands packets on at once, but it is a process that has to get its turn: until the file has what the counters have counted. */
+const settleMs = 50
+const longestSettleMs = 3000
 
 /**
  * What crosses the internet of a lab: tcpdump tells who began, counters of nft tell how many bytes followed. Both look at packets as they come
@@ -22,6 +23,7 @@ export class Observer {
   readonly #removeFolder: () => void
   readonly #pcap = new PcapReader()
   readonly #table = new FlowTable()
+  readonly #begunBefore = new Set<string>()
   #readBytes = 0
 
   static async start(internet: Machine): Promise<Observer> {
@@ -43,11 +45,18 @@ export class Observer {
 
   /** All flows so far with their bytes, the oldest first. */
   async flows(): Promise<readonly Flow[]> {
-    await delay(settleMs)
-    const bytes = readFileSync(this.#file)
-    for (const packet of this.#pcap.read(bytes.subarray(this.#readBytes))) this.#table.add(packet)
-    this.#readBytes = bytes.length
-    return this.#table.flows(await this.bytes())
+    const bytes = await this.bytes()
+    const deadline = performance.now() + longestSettleMs
+    for (;;) {
+      await delay(settleMs)
+      this.#read()
+      const missing = [...bytes.keys()].filter((key) => !this.#table.has(key) && !this.#begunBefore.has(key))
+      if (missing.length === 0) break
+      if (performance.now() < deadline) continue
+      // Connections that began before the observer did.
+      for (const key of missing) this.#begunBefore.add(key)
+    }
+    return this.#table.flows(bytes)
   }
 
   /** Bytes of IP so far by flow and direction: see `flowKey`. */
@@ -72,6 +81,12 @@ export class Observer {
     let sum = 0
     for (const [key, bytes] of await this.bytes()) if (key.includes(` ${address} `)) sum += bytes
     return sum
+  }
+
+  #read(): void {
+    const bytes = readFileSync(this.#file)
+    for (const packet of this.#pcap.read(bytes.subarray(this.#readBytes))) this.#table.add(packet)
+    this.#readBytes = bytes.length
   }
 
   async stop(): Promise<void> {

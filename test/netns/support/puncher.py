@@ -14,7 +14,7 @@ import time
 
 PAYLOAD = b"x" * 4000
 PIECE = 1000
-LIMIT_S = 4.0
+LIMIT_S = 3.5
 TRIES = 3
 
 
@@ -61,12 +61,8 @@ def exchange(sock):
     return True
 
 
-def tcp_link(port, words, deadline):
-    """Listens, dials, or both from one port, as a node does; the first connection counts."""
-    listener = None
-    if words[0] != "dial":
-        listener = stream(port)
-        listener.listen(8)
+def tcp_link(listener, port, words, deadline):
+    """Takes in, dials, or both from one port, as a node does; the first connection counts."""
     dialer = None
     if words[0] != "wait":
         dialer = stream(port)
@@ -78,7 +74,7 @@ def tcp_link(port, words, deadline):
         except OSError:
             dialer = None  # The other side's connection has the pair of ports already: the listener has it.
     while time.monotonic() < deadline:
-        reading = [listener] if listener else []
+        reading = [listener] if words[0] != "dial" else []
         writing = [dialer] if dialer else []
         readable, writable, _ = select.select(reading, writing, [], max(0.0, deadline - time.monotonic()))
         if readable:
@@ -119,6 +115,9 @@ def main():
         reflect(int(sys.argv[2]))
     protocol, port, reflector = sys.argv[1], int(sys.argv[2]), (sys.argv[3], int(sys.argv[4]))
     if protocol == "tcp":
+        # Before anybody knows of the port: a port that refuses would end the other's attempt.
+        listener = stream(port)
+        listener.listen(8)
         sock = stream(port)
         sock.settimeout(LIMIT_S)
         sock.connect(reflector)
@@ -131,7 +130,7 @@ def main():
     words = sys.stdin.readline().split()
     deadline = time.monotonic() + LIMIT_S
     try:
-        linked = tcp_link(port, words, deadline) if protocol == "tcp" else udp_link(sock, words, deadline)
+        linked = tcp_link(listener, port, words, deadline) if protocol == "tcp" else udp_link(sock, words, deadline)
     except OSError:
         linked = False
     print("linked" if linked else "failed", flush=True)
