@@ -47,6 +47,8 @@ export class PortMapper {
   #active: { readonly gateway: Gateway; readonly grant: Grant; readonly grantedAt: number } | null = null
   #wake: (() => void) | null = null
   #isForgotten = false
+  /** Something was asked for while it was busy. */
+  #isWoken = false
   /** The same for every request of one run: a router takes another one for another host's (RFC 6887 §11.3). */
   #nonce: Uint8Array = new Uint8Array(NONCE_BYTES)
   /** Searches in vain, in a row. */
@@ -95,13 +97,14 @@ export class PortMapper {
 
   /** Looks now whether the router still has the mapping: for when something else seems wrong. */
   check(): void {
+    this.#isWoken = true
     this.#wake?.()
   }
 
   /** Another network, perhaps another router: begins anew. */
   networkChanged(): void {
     this.#isForgotten = true
-    this.#wake?.()
+    this.check()
   }
 
   async #run(port: number, signal: AbortSignal): Promise<void> {
@@ -125,7 +128,7 @@ export class PortMapper {
       }
       this.#fruitless = this.#active === null ? this.#fruitless + 1 : 0
       const retryMs = Math.min(config.retryMs, FIRST_RETRY_MS * 2 ** Math.min(10, this.#fruitless - 1))
-      if (!this.#isForgotten) await this.#pause(this.#active === null ? retryMs : config.checkMs, signal)
+      await this.#pause(this.#active === null ? retryMs : config.checkMs, signal)
     }
   }
 
@@ -260,11 +263,15 @@ export class PortMapper {
 
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return
+    const isWoken = this.#isWoken
+    this.#isWoken = false
+    if (isWoken) return
     await new Promise<void>((resolve) => {
       const done = (): void => {
         clearTimeout(timer)
         signal.removeEventListener('abort', done)
         this.#wake = null
+        this.#isWoken = false
         resolve()
       }
       const timer = setTimeout(done, ms)
