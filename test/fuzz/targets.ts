@@ -3,6 +3,7 @@ import { directoryTargets } from './targets/directory.ts'
 import { ingressTargets } from './targets/ingress.ts'
 import { linkTargets } from './targets/link.ts'
 import { onionTargets } from './targets/onion.ts'
+import { stunTargets } from './targets/stun.ts'
 
 /** Every decoder of bytes from the outside. A room lists its own in a file of `targets/`, and has one line here. */
-export const targets: readonly FuzzTarget[] = [...linkTargets, ...onionTargets, ...directoryTargets, ...ingressTargets]
+export const targets: readonly FuzzTarget[] = [...linkTargets, ...onionTargets, ...directoryTargets, ...ingressTargets, ...stunTargets]

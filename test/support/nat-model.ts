@@ -1,5 +1,6 @@
 import { formatIp, type IpAddress, SeededRandom } from '../../src/base/index.ts'
-import { type Endpoint, type FilteringBehaviour, formatEndpoint, type MappingBehaviour, sameEndpoint, sameIp } from '../../src/nat/index.ts'
+import type { Endpoint, FilteringBehaviour, MappingBehaviour } from '../../src/nat/behaviour.ts'
+import { formatEndpoint, sameEndpoint, sameIp } from '../../src/nat/stun/index.ts'
 
 export interface NatModelOptions {
   readonly mapping: MappingBehaviour

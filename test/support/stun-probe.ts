@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util'
 import { parseIp, SeededRandom } from '../../src/base/index.ts'
-import { defaultStunProbeTiming, type Endpoint, formatEndpoint, parseEndpoint, probeNat } from '../../src/nat/index.ts'
+import type { Endpoint } from '../../src/nat/behaviour.ts'
+import { defaultStunProbeTiming, formatEndpoint, parseEndpoint, probeNat } from '../../src/nat/stun/index.ts'
 
 const usage = 'stun-probe.ts [--from IP] [--port N] [--depth address|behaviour|lifetime] [--max-ms N] ADDRESS:PORT...'
 

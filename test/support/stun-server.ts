@@ -1,5 +1,5 @@
 import { parseIp } from '../../src/base/index.ts'
-import { StunServer, stunListen, stunServerConfig } from '../../src/nat/index.ts'
+import { StunServer, stunListen, stunServerConfig } from '../../src/nat/stun/index.ts'
 
 /** A STUN server of its own process, for tests in network namespaces: `stun-server.ts /ip4/ADDRESS/udp/PORT...`, two addresses make it complete. */
 async function main(listen: string[]): Promise<void> {

@@ -1,12 +1,12 @@
 import { type IpAddress, parseIp, SeededRandom } from '../../src/base/index.ts'
+import type { Endpoint } from '../../src/nat/behaviour.ts'
 import {
   defaultStunProbeTiming,
   defaultStunServerConfig,
-  type Endpoint,
   parseEndpoint,
   type StunServerAddress,
   sameEndpoint,
-} from '../../src/nat/index.ts'
+} from '../../src/nat/stun/index.ts'
 import { Probe, type ProbeDepth, type ProbeResult } from '../../src/nat/stun/probe.ts'
 import { StunResponder, type StunSite } from '../../src/nat/stun/responder.ts'
 import type { NatModel } from './nat-model.ts'

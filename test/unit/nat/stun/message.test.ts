@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 import { describe, expect, test } from 'vitest'
 import { fromHex, MalformedError, parseIp, SeededRandom, toHex } from '../../../../src/base/index.ts'
-import { decodeStun, encodeStun, formatEndpoint, parseEndpoint, type StunAttribute } from '../../../../src/nat/index.ts'
+import { decodeStun, encodeStun, formatEndpoint, parseEndpoint, type StunAttribute } from '../../../../src/nat/stun/index.ts'
 import { addressOf, attributeBytes, attributeOf, BINDING } from '../../../../src/nat/stun/message.ts'
 
 /** RFC 5769 §2.2 and §2.3, with the white space left out. */
