@@ -3,7 +3,7 @@ import type { Stream } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { type NodeId, parseIp, SeededRandom, silentLogger } from '../../src/base/index.ts'
 import { chooseSuite } from '../../src/crypto/index.ts'
-import { createHost, defaultLinkLimits, type Host, parseTcpAddress } from '../../src/link/index.ts'
+import { createHost, defaultLinkLimits, type Host, type LinkLimits, parseTcpAddress } from '../../src/link/index.ts'
 import { readMessage, writeMessage } from '../../src/nat/relay/handshake.ts'
 import {
   formatRelayedAddress,
@@ -95,13 +95,14 @@ export async function startRelay(
 }
 
 /** A node that listens nowhere: it can dial, and be reached through relays. */
-export async function startNode(options: { key?: Uint8Array; outboundAddress?: string; listen?: string[] } = {}): Promise<TestNode> {
+export async function startNode(options: { key?: Uint8Array; outboundAddress?: string; limits?: LinkLimits } = {}): Promise<TestNode> {
   const transport = relayTransport()
   const host = await createHost({
     mode: 'server',
     transports: [transport.factory],
     key: options.key ?? randomBytes(32),
-    listen: options.listen ?? [],
+    listen: [],
+    limits: options.limits ?? defaultLinkLimits,
     ...(options.outboundAddress === undefined ? {} : { outboundAddress: options.outboundAddress }),
   })
   stops.push(() => host.stop())
@@ -113,8 +114,9 @@ export async function startReserving(
   relays: () => readonly RelayCandidate[],
   config: Partial<ReservationsConfig> = {},
   seed = 1,
+  options: Parameters<typeof startNode>[0] = {},
 ): Promise<TestNode & { reservations: Reservations }> {
-  const node = await startNode()
+  const node = await startNode(options)
   const reservations = new Reservations(reservationsConfig.parse(config), {
     ...node,
     candidates: relays,

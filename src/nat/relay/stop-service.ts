@@ -1,11 +1,13 @@
 import type { Connection, Stream } from '@libp2p/interface'
-import { type Logger, MalformedError, messageOf, type NodeId, parseNodeId } from '../../base/index.ts'
+import { type Logger, MalformedError, messageOf, type NodeId } from '../../base/index.ts'
 import type { Host } from '../../link/index.ts'
 import type { ReservationsConfig } from './config.ts'
 import { readMessage, writeMessage } from './handshake.ts'
 import { decodeStop, encodeStop, STATUS, STOP_PROTOCOL, type Status, type StopMessage } from './messages.ts'
 import { RequestRates } from './request-rates.ts'
 import { isOwnConnection, type RelayTransport } from './transport.ts'
+
+type StopServiceConfig = Pick<ReservationsConfig, 'maxInbound' | 'inboundPerSecond' | 'relays'>
 
 export interface StopServiceModules {
   readonly host: Pick<Host, 'id' | 'libp2p'>
@@ -22,14 +24,14 @@ const TAKE_TIMEOUT_MS = 10_000
 
 /** Takes the connections that relays bring: only those of relays that were asked to. */
 export class StopService {
-  readonly #config: Pick<ReservationsConfig, 'maxInbound' | 'inboundPerSecond'>
+  readonly #config: StopServiceConfig
   readonly #modules: StopServiceModules
   readonly #rates: RequestRates
-  /** Streams that carry, or are to carry, a connection. */
+  /** Streams of such relays that carry, or are to carry, a connection. */
   readonly #streams = new Set<Stream>()
   #closing = new AbortController()
 
-  constructor(config: Pick<ReservationsConfig, 'maxInbound' | 'inboundPerSecond'>, modules: StopServiceModules) {
+  constructor(config: StopServiceConfig, modules: StopServiceModules) {
     this.#config = config
     this.#modules = modules
     this.#rates = new RequestRates(config.inboundPerSecond)
@@ -43,7 +45,8 @@ export class StopService {
   async start(): Promise<void> {
     this.#closing = new AbortController()
     await this.#modules.host.libp2p.handle(STOP_PROTOCOL, (stream, connection) => this.#stop(stream, connection), {
-      maxInboundStreams: this.#config.maxInbound,
+      // No relay can take the places of the others.
+      maxInboundStreams: Math.ceil(this.#config.maxInbound / this.#config.relays),
     })
   }
 
@@ -55,18 +58,15 @@ export class StopService {
 
   async #stop(stream: Stream, connection: Connection): Promise<void> {
     const { mayBring, now, transport, logger } = this.#modules
-    if (this.#streams.size >= this.#config.maxInbound) {
-      stream.abort(new Error('too many relayed connections'))
-      return
-    }
-    this.#streams.add(stream)
-    stream.addEventListener('close', () => this.#streams.delete(stream))
+    const relay = connection.remotePeer.toString() as NodeId
     const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(TAKE_TIMEOUT_MS)])
     try {
+      if (!isOwnConnection(connection) || !mayBring(relay)) return refuse(stream, STATUS.permissionDenied)
+      if (this.#streams.size >= this.#config.maxInbound) return refuse(stream, STATUS.resourceLimitExceeded)
+      this.#streams.add(stream)
+      stream.addEventListener('close', () => this.#streams.delete(stream))
       const request = await readRequest(stream, signal)
       if (request === null) return refuse(stream, STATUS.malformedMessage)
-      const relay = parseNodeId(connection.remotePeer.toString())
-      if (!isOwnConnection(connection) || !mayBring(relay)) return refuse(stream, STATUS.permissionDenied)
       if (request.type !== 'connect') return refuse(stream, STATUS.unexpectedMessage)
       if (request.peer === null) return refuse(stream, STATUS.malformedMessage)
       if (!this.#rates.take(relay, now())) return refuse(stream, STATUS.resourceLimitExceeded)

@@ -1,7 +1,23 @@
+import { randomBytes } from 'node:crypto'
+import net from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { multiaddr } from '@multiformats/multiaddr'
 import { afterEach, describe, expect, it } from 'vitest'
-import type { NodeId } from '../../../../src/base/index.ts'
+import { type NodeId, nodeIdFromKey, parseIp, SeededRandom, silentLogger } from '../../../../src/base/index.ts'
+import { createHost, parseTcpAddress } from '../../../../src/link/index.ts'
+import { readMessage, writeMessage } from '../../../../src/nat/relay/handshake.ts'
+import { type RelayCandidate, Reservations, reservationsConfig } from '../../../../src/nat/relay/index.ts'
+import { decodeStop, encodeStop, STATUS, STOP_PROTOCOL } from '../../../../src/nat/relay/messages.ts'
 import { numbered, Recorder } from '../../../compliance/cell-channel.ts'
-import { relayedAddress, startNode, startRelay, startReserving, stopRelayedNodes, until } from '../../../support/relayed-nodes.ts'
+import {
+  relayedAddress,
+  startNode,
+  startRelay,
+  startReserving,
+  startTarget,
+  stopRelayedNodes,
+  until,
+} from '../../../support/relayed-nodes.ts'
 
 afterEach(stopRelayedNodes)
 
@@ -63,5 +79,154 @@ describe('reservations', () => {
     expect(performance.now() - from).toBeLessThan(2000)
     expect(hidden.reservations.current()).toEqual([kept, spare])
     expect(changes.at(-1)).toEqual([kept, spare])
+  })
+
+  it('are found again at a relay that comes back, though all failed', async () => {
+    const seed = randomBytes(32)
+    const first = await startRelay({}, { seed })
+    const { port } = parseTcpAddress(first.candidate.addresses[0]!)!
+    const { host } = parseTcpAddress(first.candidate.addresses[0]!)!
+    const hidden = await startReserving(() => [first.candidate], { retryMs: 200 })
+    await until('the relay', () => hidden.reservations.current().length === 1)
+    await first.server.stop()
+    await first.host.stop()
+    await until('the loss', () => hidden.reservations.current().length === 0)
+    await delay(800)
+    await startRelay({}, { seed, listen: `/ip4/${host}/tcp/${port}` })
+    await until('the relay again', () => hidden.reservations.current().length === 1, 3000)
+  })
+
+  it('are not waited for at a relay that is silent', async () => {
+    const silent = net.createServer()
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+    const { port } = silent.address() as net.AddressInfo
+    const deaf = {
+      id: nodeIdFromKey(new Uint8Array(32).fill(3)),
+      addresses: [`/ip4/127.0.0.1/tcp/${port}`],
+      ips: [parseIp('127.0.0.1')],
+      family: [],
+      weight: 1e9,
+    }
+    const relay = await startRelay()
+    const from = performance.now()
+    const hidden = await startReserving(() => [deaf, relay.candidate], { relays: 1, nextAfterMs: 300 })
+    await until('the other relay', () => hidden.reservations.current()[0] === relay.host.id)
+    expect(performance.now() - from).toBeLessThan(1500)
+    silent.close()
+  })
+
+  it('notice a relay that has gone without a word, and go elsewhere', async () => {
+    const [frozen, other] = [await startRelay(), await startRelay()]
+    // The way to the first relay: frozen later, as by a router that has forgotten.
+    const { host, port } = parseTcpAddress(frozen.candidate.addresses[0]!)!
+    const sockets: net.Socket[] = []
+    const way = net.createServer((socket) => {
+      const onward = net.connect(port, host)
+      socket.pipe(onward).pipe(socket)
+      sockets.push(socket, onward)
+      for (const one of [socket, onward]) one.on('error', () => {})
+    })
+    await new Promise<void>((resolve) => way.listen(0, '127.0.0.1', resolve))
+    const through = { ...frozen.candidate, addresses: [`/ip4/127.0.0.1/tcp/${(way.address() as net.AddressInfo).port}`] }
+    let candidates: RelayCandidate[] = [through]
+    const hidden = await startReserving(() => candidates, { relays: 1, probeMs: 200, probeTimeoutMs: 400, nextAfterMs: 200 })
+    await until('the relay', () => hidden.reservations.current()[0] === frozen.host.id)
+    // Signs of life are given for as long as the way is open.
+    await delay(1000)
+    expect(hidden.reservations.current()).toEqual([frozen.host.id])
+    candidates = [through, other.candidate]
+    for (const socket of sockets) socket.unpipe().pause()
+    const from = performance.now()
+    await until('the other relay', () => hidden.reservations.current()[0] === other.host.id, 5000)
+    expect(performance.now() - from).toBeLessThan(2500)
+    way.close()
+    for (const socket of sockets) socket.destroy()
+  })
+
+  it('begin anew where the machine is now, with the same relays', async () => {
+    const relays = [await startRelay(), await startRelay(), await startRelay(), await startRelay()]
+    const hidden = await startReserving(() => relays.map(({ candidate }) => candidate))
+    await until('two relays', () => hidden.reservations.current().length === 2)
+    const before = hidden.reservations.current()
+    hidden.reservations.networkChanged()
+    expect(hidden.reservations.current()).toEqual([])
+    await until('two relays', () => hidden.reservations.current().length === 2)
+    expect([...hidden.reservations.current()].sort()).toEqual([...before].sort())
+    await until('the places to be there', () => relays.reduce((sum, { server }) => sum + server.stats().reservations.open, 0) === 2)
+  })
+
+  it('are renewed long before their end, and given up when they are not', async () => {
+    const relay = await startRelay({ reservationMs: 62_000, strangerGraceMs: 0 })
+    let isLater = 0
+    const node = await startNode()
+    const reservations = new Reservations(reservationsConfig.parse({}), {
+      ...node,
+      candidates: () => [relay.candidate],
+      random: new SeededRandom(1),
+      logger: silentLogger,
+      now: () => performance.now() + isLater,
+      wall: () => Date.now() + isLater,
+    })
+    await reservations.start()
+    await until('the relay', () => reservations.current().length === 1)
+    const { expiresAt } = reservations.facts()[0]!
+    isLater = relay.state.wallOffsetMs = 40_000
+    await until('the renewal', () => relay.server.stats().reservations.renewed === 1)
+    await until('the later end', () => reservations.facts()[0]!.expiresAt > expiresAt + 30_000)
+    // Not in the view, and its time is over: the relay is given up before its end.
+    relay.strangers.add(node.host.id)
+    isLater = relay.state.wallOffsetMs = 80_000
+    await until('the loss', () => reservations.current().length === 0)
+    await reservations.stop()
+  })
+
+  it('that are refused are sought elsewhere, and not asked for again soon', async () => {
+    const [full, good] = [await startRelay({ maxReservations: 1 }), await startRelay({ strangerGraceMs: 100_000 })]
+    await startTarget(full)
+    const hidden = await startReserving(() => [{ ...full.candidate, weight: 1e9 }, good.candidate])
+    await until('the good relay', () => hidden.reservations.current()[0] === good.host.id)
+    await until('the refusal', () => full.server.stats().reservations.refused.full === 1)
+    await delay(1200)
+    expect(full.server.stats().reservations.refused.full).toBe(1)
+    expect(hidden.reservations.current()).toEqual([good.host.id])
+  })
+
+  it('let only their own relays bring connections', async () => {
+    const [own, other] = [await startRelay(), await startRelay()]
+    const hidden = await startReserving(() => [own.candidate])
+    await until('the relay', () => hidden.reservations.current().length === 1)
+    // It is connected with the other relay too, and that one calls.
+    await hidden.host.libp2p.dial(multiaddr(other.address))
+    const calls = () => other.host.libp2p.getConnections().find(({ remotePeer }) => remotePeer.toString() === hidden.host.id)
+    await until('the connection', () => calls() !== undefined)
+    const stream = await calls()!.newStream(STOP_PROTOCOL)
+    writeMessage(stream, encodeStop({ type: 'connect', peer: other.host.id }))
+    expect(decodeStop(await readMessage(stream, AbortSignal.timeout(3000))).status).toBe(STATUS.permissionDenied)
+    expect(hidden.reservations.inbound).toBe(0)
+  })
+
+  it('let nobody in whom the relay names falsely', async () => {
+    const relay = await startRelay()
+    const hidden = await startReserving(() => [relay.candidate])
+    await until('the relay', () => hidden.reservations.current().length === 1)
+    const [connection] = relay.host.libp2p.getConnections().filter(({ remotePeer }) => remotePeer.toString() === hidden.host.id)
+    const stream = await connection!.newStream(STOP_PROTOCOL)
+    const claimed = nodeIdFromKey(new Uint8Array(32).fill(9))
+    writeMessage(stream, encodeStop({ type: 'connect', peer: claimed }))
+    expect(decodeStop(await readMessage(stream, AbortSignal.timeout(3000))).status).toBe(STATUS.ok)
+    // Nobody can prove the identity that was claimed.
+    stream.resume()
+    stream.send(randomBytes(100))
+    await until('the end', () => stream.status !== 'open')
+    expect(hidden.host.libp2p.getConnections().map(({ remotePeer }) => remotePeer.toString())).not.toContain(claimed)
+  })
+
+  it('cost a pure client nothing: it has no such transport', async () => {
+    const relay = await startRelay()
+    const hidden = await startReserving(() => [relay.candidate])
+    await until('the relay', () => hidden.reservations.current().length === 1)
+    const client = await createHost({ key: randomBytes(32), mode: 'client' })
+    await expect(client.libp2p.dial(multiaddr(relayedAddress(relay, hidden.host.id)))).rejects.toThrow()
+    await client.stop()
   })
 })
