@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
+import type { NatFacts, ReachFacts } from '../../src/nat/index.ts'
 import type { CircuitFacts, NodeStatus, RelayFacts, StreamFacts } from '../../src/node/node-control.ts'
 import { splitAddress } from './socks-client.ts'
 
@@ -35,12 +36,25 @@ export class Control {
     return this.ask('POST', '/v1/new-circuit')
   }
 
-  async ask<T>(method: 'GET' | 'POST', path: string): Promise<T> {
+  nat(): Promise<NatFacts | null> {
+    return this.ask('GET', '/v1/nat')
+  }
+
+  reach(id: string): Promise<ReachFacts> {
+    return this.ask('POST', '/v1/reach', { id })
+  }
+
+  async ask<T>(method: 'GET' | 'POST', path: string, body?: unknown): Promise<T> {
     const [host, port] = splitAddress(this.#address)
     const unix = this.#address.startsWith('/')
     const where = unix ? { socketPath: this.#address } : { host, port }
-    const headers = { host: unix ? 'localhost' : this.#address, authorization: `Bearer ${this.#token}` }
-    const { status, text } = await new Promise<{ status: number; text: string }>((resolve, reject) => {
+    const text = body === undefined ? '' : JSON.stringify(body)
+    const headers = {
+      host: unix ? 'localhost' : this.#address,
+      authorization: `Bearer ${this.#token}`,
+      ...(text === '' ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }),
+    }
+    const answered = await new Promise<{ status: number; text: string }>((resolve, reject) => {
       const asked = request({ ...where, method, path, headers, agent: false, timeout: 60_000 }, (answer) => {
         let text = ''
         answer.setEncoding('utf8').on('data', (piece: string) => {
@@ -49,9 +63,9 @@ export class Control {
         answer.on('end', () => resolve({ status: answer.statusCode ?? 0, text })).on('error', reject)
       })
       asked.on('error', reject).on('timeout', () => asked.destroy(new Error('the control API does not answer')))
-      asked.end()
+      asked.end(text)
     })
-    if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text.slice(0, 500)}`)
-    return JSON.parse(text) as T
+    if (answered.status >= 300) throw new Error(`${method} ${path}: ${answered.status} ${answered.text.slice(0, 500)}`)
+    return JSON.parse(answered.text) as T
   }
 }

@@ -24,6 +24,8 @@ export interface WebServerOptions {
   readonly tls?: Certificate
   /** A folder of bare git repositories, served under `/git/` by `git http-backend`. */
   readonly gitFolder?: string
+  /** Where to listen. Default: a free port of 127.0.0.1. */
+  readonly listen?: { readonly host: string; readonly port: number }
 }
 
 /**
@@ -49,13 +51,14 @@ export async function startWebServer(options: WebServerOptions = {}): Promise<We
     sockets.add(socket)
     socket.on('error', () => {}).once('close', () => sockets.delete(socket))
   })
+  const { host, port: wantedPort } = options.listen ?? { host: '127.0.0.1', port: 0 }
   await new Promise<void>((resolve) => {
-    server.listen(0, '127.0.0.1', 4096, resolve)
+    server.listen(wantedPort, host, 4096, resolve)
   })
   const { port } = server.address() as AddressInfo
   return {
     port,
-    url: options.tls ? `https://localhost:${port}` : `http://127.0.0.1:${port}`,
+    url: options.tls ? `https://localhost:${port}` : `http://${host}:${port}`,
     get requests() {
       return requests
     },
