@@ -8,7 +8,7 @@ import { BATCH_HEADROOM, CELL_BYTES } from '../onion/index.ts'
  *   1      flags u8, zero
  *   2..3   count u16
  *   4..7   channel u32
- *   8..    CELLS only: count cells
+ *   8..    CELLS: count cells; MOVE: a token of 16 bytes
  */
 export const FRAME_HEADER_BYTES = 8
 /** The most cells of a CELLS frame: with its header just under 64 KiB. */
@@ -18,7 +18,10 @@ export const INITIAL_WINDOW_CELLS = 128
 /** Credit a channel may hold at most; more is a violation. */
 export const MAX_CREDIT_CELLS = 1 << 20
 
-export const FrameType = { cells: 1, window: 2, fin: 3, reset: 4, ping: 5, pong: 6, goAway: 7 } as const
+export const FrameType = { cells: 1, window: 2, fin: 3, reset: 4, ping: 5, pong: 6, goAway: 7, move: 8, moved: 9 } as const
+
+/** What names a channel that moves: drawn at random by its opener. */
+export const TOKEN_BYTES = 16
 
 /** Why a channel was reset. For people: nothing depends on it. */
 export const ResetReason = { aborted: 0, refused: 1, limit: 2, violation: 3, timeout: 4 } as const
@@ -38,14 +41,21 @@ export interface FrameSink {
   ping(nonce: number): void
   pong(nonce: number): void
   goAwayFrame(reason: number): void
+  /** @param token TOKEN_BYTES, borrowed for the call */
+  move(channel: number, token: Uint8Array): void
+  moved(channel: number): void
 }
 
 /** Takes a link's bytes apart, chunk by chunk, without copying cells. */
 export class FrameDecoder {
   readonly #sink: FrameSink
   readonly #header = new Uint8Array(FRAME_HEADER_BYTES)
+  readonly #token = new Uint8Array(TOKEN_BYTES)
   #have = 0
   #left = 0
+  /** The channel of a MOVE whose token is coming in, and how much of that is there. */
+  #moving = 0
+  #haveToken = 0
 
   constructor(sink: FrameSink) {
     this.#sink = sink
@@ -53,7 +63,7 @@ export class FrameDecoder {
 
   /** Whether the bytes so far end within a frame. */
   get isWithinFrame(): boolean {
-    return this.#have > 0 || this.#left > 0
+    return this.#have > 0 || this.#left > 0 || this.#moving !== 0
   }
 
   /** @throws MalformedError: the link can't go on */
@@ -67,6 +77,12 @@ export class FrameDecoder {
         this.#sink.cellBytes(chunk, at, to)
         if (this.#left === 0) this.#sink.cellsDone()
         at = to
+      } else if (this.#moving !== 0) {
+        const to = Math.min(end, at + TOKEN_BYTES - this.#haveToken)
+        this.#token.set(chunk.subarray(at, to), this.#haveToken)
+        this.#haveToken += to - at
+        at = to
+        if (this.#haveToken === TOKEN_BYTES) this.#moveDone()
       } else if (this.#have === 0 && end - at >= FRAME_HEADER_BYTES) {
         this.#frame(chunk, at)
         at += FRAME_HEADER_BYTES
@@ -78,6 +94,12 @@ export class FrameDecoder {
         }
       }
     }
+  }
+
+  #moveDone(): void {
+    const channel = this.#moving
+    this.#moving = 0
+    this.#sink.move(channel, this.#token)
   }
 
   #frame(bytes: Uint8Array, at: number): void {
@@ -113,6 +135,15 @@ export class FrameDecoder {
         if (channel !== 0) throw malformed('GOAWAY names a channel')
         this.#sink.goAwayFrame(count)
         return
+      case FrameType.move:
+        if (count !== 0) throw malformed('MOVE has a count')
+        this.#moving = named(channel)
+        this.#haveToken = 0
+        return
+      case FrameType.moved:
+        if (count !== 0) throw malformed('MOVED has a count')
+        this.#sink.moved(named(channel))
+        return
       default:
         throw malformed('unknown type')
     }
@@ -126,6 +157,11 @@ function named(channel: number): number {
 
 function malformed(problem: string): MalformedError {
   return new MalformedError('link frame', problem)
+}
+
+/** MOVE: 24 bytes. */
+export function encodeMove(channel: number, token: Uint8Array): Buffer {
+  return Buffer.concat([encodeFrame(FrameType.move, 0, channel), token])
 }
 
 /** A frame without cells: 8 bytes. */

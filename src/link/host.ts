@@ -18,6 +18,7 @@ import { outboundAddressFor, type TcpAddress, tryTcpAddress } from './multiaddrs
 import { ObservedEndpoints } from './observed-endpoints.ts'
 import { Punching } from './punching.ts'
 import { RunningHost } from './running-host.ts'
+import { StreamChannels } from './stream-channels.ts'
 import { tcpTransport } from './tcp-transport.ts'
 import { TlsLinks } from './tls-links.ts'
 
@@ -43,6 +44,7 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
   const state: { acceptor: ChannelAcceptor | null } = { acceptor: null }
   const listeners = new Listeners()
   const observed = new ObservedEndpoints()
+  const late: { streams: StreamChannels | null } = { streams: null }
   const links: TlsLinks = new TlsLinks({
     id,
     certificate: makeCertificate(options.key, Date.now()),
@@ -52,6 +54,7 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
     logger,
     outboundAddressFor: localFor,
     expects: (peer, remoteAddress) => punching.expects(peer, remoteAddress),
+    acceptMove: (channel, token) => late.streams?.moving.acceptMove(channel, token) ?? null,
     acceptor: () => (mode === 'client' ? null : state.acceptor),
   })
   const punching = new Punching({ listeners, links, limits, logger })
@@ -102,21 +105,21 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
     throw listenFailure ?? error
   }
   observed.start(libp2p)
+  const streams = new StreamChannels({ libp2p, links, limits, meter, logger, dialling, acceptor: () => state.acceptor })
+  late.streams = streams
+  if (mode === 'server') await streams.serve()
   return new RunningHost({
     id,
-    mode,
     libp2p,
     links,
+    streams,
     listeners,
     punching,
     observed,
     meter,
     memory,
-    limits,
-    logger,
-    dialling,
     state,
-  }).started()
+  })
 }
 
 function checkListenAddress(text: string): void {

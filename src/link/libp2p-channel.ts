@@ -1,11 +1,12 @@
 import type { Stream } from '@libp2p/interface'
-import { Uint8ArrayList } from 'uint8arraylist'
+import type { Uint8ArrayList } from 'uint8arraylist'
 import type { NodeId } from '../base/index.ts'
-import { BATCH_HEADROOM, batchCells, CELL_BYTES, type CellBatch, type ChannelEnd } from '../onion/index.ts'
+import type { CellBatch, ChannelEnd } from '../onion/index.ts'
 import { BatchQueue } from './batch-queue.ts'
 import { ByteMeter } from './byte-meter.ts'
 import type { CellChannel, CellChannelHandlers } from './channel.ts'
 import { Inbox } from './inbox.ts'
+import { CellAssembler, STREAM_DRAINED_CELLS, STREAM_QUEUE_CELLS, sendQueued } from './stream-cells.ts'
 import type { Turns, TurnTask } from './turns.ts'
 
 /** One libp2p stream of this protocol is one channel: cells back to back, nothing else. docs/spec/link.md §6 */
@@ -24,12 +25,6 @@ export interface Libp2pChannelOptions {
   readonly over: (channel: Libp2pChannel) => void
 }
 
-/** The send queue of a channel, in cells: about 64 KiB. */
-const SEND_QUEUE_CELLS = 42
-/** Cells of one batch. */
-const MAX_BATCH_CELLS = 42
-const DRAINED_CELLS = 21
-
 /** A channel over one libp2p stream: works wherever libp2p connects, relayed and browser transports included. */
 export class Libp2pChannel implements CellChannel, TurnTask {
   readonly kind = 'libp2p'
@@ -43,7 +38,7 @@ export class Libp2pChannel implements CellChannel, TurnTask {
   #handlers: CellChannelHandlers | null = null
   #state: 'open' | 'closing' | 'ended' = 'open'
   #wantsDrain = false
-  #received = new Uint8ArrayList()
+  readonly #received = new CellAssembler()
   #finSeen = false
   #atEnd = false
   /** What of the shared meter is ours. */
@@ -83,7 +78,7 @@ export class Libp2pChannel implements CellChannel, TurnTask {
 
   get room(): number {
     if (this.#state !== 'open' || this.#wantsDrain) return 0
-    return SEND_QUEUE_CELLS - this.#outbox.cells
+    return STREAM_QUEUE_CELLS - this.#outbox.cells
   }
 
   attach(handlers: CellChannelHandlers): void {
@@ -95,7 +90,7 @@ export class Libp2pChannel implements CellChannel, TurnTask {
   send(batch: CellBatch): void {
     if (this.#state !== 'open') return
     this.#outbox.push(batch, this.#options.now())
-    if (this.#outbox.cells >= SEND_QUEUE_CELLS) this.#wantsDrain = true
+    if (this.#outbox.cells >= STREAM_QUEUE_CELLS) this.#wantsDrain = true
     this.#options.turns.output(this)
   }
 
@@ -114,7 +109,7 @@ export class Libp2pChannel implements CellChannel, TurnTask {
     if (this.#state !== 'open') return
     this.#state = 'closing'
     this.#inbox.close()
-    this.#received = new Uint8ArrayList()
+    this.#received.clear()
     // What still comes in is not wanted, but must be read for the peer's end to be seen.
     if (this.#stream.readStatus === 'paused') this.#stream.resume()
     this.#abortLater()
@@ -129,7 +124,7 @@ export class Libp2pChannel implements CellChannel, TurnTask {
   measure(): void {
     const { readBufferLength, writeBufferLength } = this.#stream
     const isOver = this.#state === 'ended' && this.#inbox.isEnded
-    const held = isOver ? 0 : this.#own.total + readBufferLength + writeBufferLength + this.#received.byteLength
+    const held = isOver ? 0 : this.#own.total + readBufferLength + writeBufferLength + this.#received.bytes
     if (held === this.#charged) return
     this.#options.meter.add(held - this.#charged)
     this.#charged = held
@@ -153,25 +148,16 @@ export class Libp2pChannel implements CellChannel, TurnTask {
 
   runOutput(): void {
     if (this.#state === 'ended') return
-    while (this.#outbox.cells > 0 && !this.#stream.writableNeedsDrain) {
-      const list = new Uint8ArrayList()
-      for (let left = SEND_QUEUE_CELLS; left > 0; ) {
-        const batch = this.#outbox.take(left)
-        if (batch === null) break
-        left -= batch.count
-        list.append(batchCells(batch))
-      }
-      try {
-        this.#stream.send(list)
-      } catch {
-        this.#fail('reset')
-        return
-      }
+    try {
+      sendQueued(this.#outbox, this.#stream)
+    } catch {
+      this.#fail('reset')
+      return
     }
     this.measure()
     if (this.#state === 'closing') {
       if (this.#outbox.cells === 0) this.#fin()
-    } else if (this.#wantsDrain && SEND_QUEUE_CELLS - this.#outbox.cells >= DRAINED_CELLS) {
+    } else if (this.#wantsDrain && STREAM_QUEUE_CELLS - this.#outbox.cells >= STREAM_DRAINED_CELLS) {
       this.#wantsDrain = false
       this.#handlers?.drained()
     }
@@ -191,7 +177,7 @@ export class Libp2pChannel implements CellChannel, TurnTask {
     if (this.#state === 'ended') return
     const isClosing = this.#state === 'closing'
     const isReset = !this.#finSeen || this.#stream.status === 'reset' || this.#stream.status === 'aborted'
-    const how: ChannelEnd = isReset ? 'reset' : this.#received.byteLength > 0 ? 'violation' : 'fin'
+    const how: ChannelEnd = isReset ? 'reset' : this.#received.bytes > 0 ? 'violation' : 'fin'
     this.#end()
     if (how === 'fin' && !isClosing) this.#inbox.finish('fin')
     else this.#inbox.stop(how)
@@ -219,25 +205,11 @@ export class Libp2pChannel implements CellChannel, TurnTask {
   // ----
 
   #assemble(): void {
-    const received = this.#received
-    let cells = Math.floor(received.byteLength / CELL_BYTES)
-    if (cells === 0) return
     const now = this.#options.now()
-    this.#received = new Uint8ArrayList()
-    let at = 0
-    while (cells > 0) {
-      const count = Math.min(cells, MAX_BATCH_CELLS)
-      const bytes = new Uint8Array(Buffer.allocUnsafeSlow(BATCH_HEADROOM + count * CELL_BYTES).buffer)
-      copyList(received, at, bytes, BATCH_HEADROOM, count * CELL_BYTES)
-      at += count * CELL_BYTES
-      cells -= count
-      this.#inbox.push({ bytes, start: BATCH_HEADROOM, count }, now)
-      if (this.#state === 'ended') return
-    }
-    if (at === received.byteLength) return
-    const rest = received.sublist(at)
-    rest.append(this.#received)
-    this.#received = rest
+    this.#received.drain((batch) => {
+      this.#inbox.push(batch, now)
+      return this.#state !== 'ended'
+    })
   }
 
   #fin(): void {
@@ -267,7 +239,7 @@ export class Libp2pChannel implements CellChannel, TurnTask {
   #end(): void {
     this.#state = 'ended'
     this.#outbox.clear()
-    this.#received = new Uint8ArrayList()
+    this.#received.clear()
     this.measure()
   }
 
@@ -275,24 +247,5 @@ export class Libp2pChannel implements CellChannel, TurnTask {
   #abortLater(): void {
     this.#timer ??= setTimeout(() => this.#fail('reset'), this.#options.closeTimeoutMs)
     this.#timer.unref()
-  }
-}
-
-/** Copies `[from, from + length)` of a list without joining it first. */
-function copyList(list: Uint8ArrayList, from: number, target: Uint8Array, at: number, length: number): void {
-  let skip = from
-  let left = length
-  let to = at
-  for (const chunk of list) {
-    if (skip >= chunk.length) {
-      skip -= chunk.length
-      continue
-    }
-    const size = Math.min(left, chunk.length - skip)
-    target.set(chunk.subarray(skip, skip + size), to)
-    skip = 0
-    to += size
-    left -= size
-    if (left === 0) return
   }
 }

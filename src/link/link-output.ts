@@ -86,7 +86,11 @@ export class LinkOutput {
 
   /** Adds a frame without cells. */
   control(type: number, count: number, channel: number): void {
-    const frame = encodeFrame(type, count, channel)
+    this.frame(encodeFrame(type, count, channel))
+  }
+
+  /** The same, encoded already. */
+  frame(frame: Buffer): void {
     this.#chunks.push(frame)
     this.#openGroup().controlBytes += frame.length
     this.controlBytes += frame.length

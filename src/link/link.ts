@@ -3,10 +3,11 @@ import { CELL_BYTES, type CellBatch, type ChannelEnd } from '../onion/index.ts'
 import type { BatchPool } from './batch-pool.ts'
 import type { ByteMeter } from './byte-meter.ts'
 import type { LinkLimits } from './config.ts'
-import { FrameDecoder, type FrameSink, FrameType, GoAwayReason, MAX_FRAME_CELLS, ResetReason } from './frames.ts'
+import { encodeMove, FrameDecoder, type FrameSink, FrameType, GoAwayReason, MAX_FRAME_CELLS, ResetReason } from './frames.ts'
 import { LinkOutput, type Wire } from './link-output.ts'
 import { type ChannelLink, TlsChannel } from './tls-channel.ts'
 import type { Turns, TurnTask } from './turns.ts'
+import type { Asking } from './way.ts'
 
 /** How a link came about: by our dial, by the peer's, or by both punching at the same time. */
 export type LinkOrigin = 'dialed' | 'accepted' | 'punched'
@@ -27,6 +28,8 @@ export interface LinkOptions {
   readonly wire: Wire
   /** A channel that the peer opened; false refuses it. */
   readonly accept: (channel: TlsChannel) => boolean
+  /** A channel that the peer wants another one to move to: what is to be done once it has been told yes, or null to refuse. */
+  readonly acceptMove: (channel: TlsChannel, token: Uint8Array) => (() => void) | null
   /** Called once when the link is over. */
   readonly ended: (link: Link, why: string) => void
 }
@@ -136,6 +139,15 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   open(): TlsChannel {
     const channel = new TlsChannel(this, 0)
     this.#channels.add(channel)
+    return channel
+  }
+
+  /** A fresh channel for another one to move to, and the question to the peer whether it does. Only while `isUsable`. @param token borrowed */
+  openForMove(token: Uint8Array, asking: Asking): TlsChannel {
+    const channel = new TlsChannel(this, 0, asking)
+    this.#channels.add(channel)
+    this.#name(channel)
+    this.#output.frame(encodeMove(channel.id, token))
     return channel
   }
 
@@ -278,6 +290,25 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     this.rttMs = rtt
   }
 
+  move(id: number, token: Uint8Array): void {
+    if (!this.#isNew(id)) throw new MalformedError('link', 'MOVE of a channel that was opened before')
+    const channel = this.#taken(id)
+    if (channel === null) return
+    const begin = this.#options.acceptMove(channel, token)
+    if (begin === null) {
+      channel.reset('reset', ResetReason.refused)
+      return
+    }
+    this.#control(FrameType.moved, 0, id)
+    begin()
+  }
+
+  moved(id: number): void {
+    const channel = this.#byId.get(id)
+    if (channel === undefined) this.#mustBeKnown(id)
+    else if (!channel.receiveMoved()) throw new MalformedError('link', 'MOVED without MOVE')
+  }
+
   goAwayFrame(): void {
     this.#goAwayReceived = true
     this.goAway(GoAwayReason.idle)
@@ -332,16 +363,22 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
 
   /** A channel that the peer opens by its first cells; null when it is refused or has ended already. */
   #opened(id: number): TlsChannel | null {
-    if (!this.#isNew(id) || this.#ended) return null
+    const channel = this.#isNew(id) ? this.#taken(id) : null
+    if (channel === null || this.#options.accept(channel)) return channel
+    channel.reset('reset', ResetReason.refused)
+    return null
+  }
+
+  /** A channel of an id that the peer opens now; null when the link takes no more. */
+  #taken(id: number): TlsChannel | null {
+    if (this.#ended) return null
     this.#highestPeerId = id
     if (this.#goAwayReceived) return this.#refuse(id, ResetReason.refused)
     if (this.#channels.size >= this.#limits.maxChannelsPerLink) return this.#refuse(id, ResetReason.limit)
     const channel = new TlsChannel(this, id)
     this.#channels.add(channel)
     this.#byId.set(id, channel)
-    if (this.#options.accept(channel)) return channel
-    channel.reset('reset', ResetReason.refused)
-    return null
+    return channel
   }
 
   #refuse(id: number, reason: number): null {

@@ -63,3 +63,8 @@ export function relayOf(text: string): NodeId | null {
     return null
   }
 }
+
+/** The IP address that a multiaddr begins with: for one through a relay, the relay's. The whole text where it begins otherwise. */
+export function hostOf(text: string): string {
+  return /^\/ip[46]\/([^/]+)/.exec(text)?.[1] ?? text
+}

@@ -1,40 +1,37 @@
-import type { Connection, Libp2p, ServiceMap } from '@libp2p/interface'
-import { peerIdFromString } from '@libp2p/peer-id'
+import type { Libp2p, ServiceMap } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
-import { type Logger, messageOf, type NodeId, ShallotError } from '../base/index.ts'
+import { type NodeId, ShallotError } from '../base/index.ts'
 import type { BatchMemory } from '../onion/index.ts'
 import type { ByteMeter } from './byte-meter.ts'
-import { identityMismatch } from './certificate.ts'
 import type { CellChannel, ChannelAcceptor, ChannelDialer } from './channel.ts'
-import type { LinkLimits } from './config.ts'
 import type { Host, LinkStatus, ObservedEndpoint, PunchTarget } from './host-types.ts'
-import { CIRCUIT_PROTOCOL, Libp2pChannel } from './libp2p-channel.ts'
+import { CIRCUIT_PROTOCOL } from './libp2p-channel.ts'
 import type { Link } from './link.ts'
 import type { Listeners } from './listeners.ts'
+import { MOVING_PROTOCOL } from './moving-channels.ts'
 import { formatTcpAddress, relayOf, type TcpAddress, tryTcpAddress } from './multiaddrs.ts'
 import type { ObservedEndpoints } from './observed-endpoints.ts'
 import type { Punching } from './punching.ts'
+import type { StreamChannels } from './stream-channels.ts'
 import type { TlsLinks } from './tls-links.ts'
-import { aborted, connectFailed } from './tls-sockets.ts'
-import { Turns } from './turns.ts'
+import { aborted } from './tls-sockets.ts'
 
-const TAG = 'shallot-circuit'
 const MEASURE_MS = 1000
+const CHANNEL_PROTOCOLS: ReadonlySet<string> = new Set([CIRCUIT_PROTOCOL, MOVING_PROTOCOL])
+/** How long direct addresses are tried when there is a relay too. */
+const DIRECT_BEFORE_RELAY_MS = 2500
 
 /** What a running host is made of. */
 export interface HostParts<Services extends ServiceMap> {
   readonly id: NodeId
-  readonly mode: 'client' | 'server'
   readonly libp2p: Libp2p<Services>
   readonly links: TlsLinks
+  readonly streams: StreamChannels
   readonly listeners: Listeners
   readonly punching: Punching
   readonly observed: ObservedEndpoints
   readonly meter: ByteMeter
   readonly memory: BatchMemory
-  readonly limits: LinkLimits
-  readonly logger: Logger
-  readonly dialling: Map<string, number>
   readonly state: { acceptor: ChannelAcceptor | null }
 }
 
@@ -46,9 +43,6 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
   readonly memory: BatchMemory
   readonly dialer: ChannelDialer
   readonly #parts: HostParts<Services>
-  readonly #turns = new Turns()
-  readonly #channels: Set<Libp2pChannel> = new Set()
-  readonly #tags: Map<NodeId, number> = new Map()
   readonly #stopping = new AbortController()
   readonly #timer: NodeJS.Timeout
 
@@ -59,20 +53,8 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
     this.meter = parts.meter
     this.memory = parts.memory
     this.dialer = { openChannel: (id, addresses, signal) => this.#open(id, addresses, signal) }
-    this.#timer = setInterval(() => this.#measure(), MEASURE_MS)
+    this.#timer = setInterval(() => parts.streams.measure(), MEASURE_MS)
     this.#timer.unref()
-  }
-
-  async started(): Promise<this> {
-    const { mode, libp2p, limits } = this.#parts
-    if (mode === 'server') {
-      await libp2p.handle(CIRCUIT_PROTOCOL, (stream, connection) => this.#accept(stream, connection), {
-        maxInboundStreams: limits.maxChannelsPerPeer,
-        maxOutboundStreams: limits.maxChannelsPerPeer,
-        runOnLimitedConnection: true,
-      })
-    }
-    return this
   }
 
   onChannel(acceptor: ChannelAcceptor | null): void {
@@ -97,7 +79,7 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
         origin: connection.direction === 'inbound' ? 'accepted' : 'dialed',
         via: relayOf(connection.remoteAddr.toString()),
         remoteAddress: connection.remoteAddr.toString(),
-        channels: connection.streams.filter((stream) => stream.protocol === CIRCUIT_PROTOCOL).length,
+        channels: connection.streams.filter((stream) => CHANNEL_PROTOCOLS.has(stream.protocol)).length,
         bytesIn: null,
         bytesOut: null,
         since: connection.timeline.open,
@@ -108,19 +90,11 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
   }
 
   tag(peer: NodeId): void {
-    const count = this.#tags.get(peer) ?? 0
-    this.#tags.set(peer, count + 1)
-    if (count === 0) this.#setTag(peer, true)
+    this.#parts.streams.tag(peer)
   }
 
   untag(peer: NodeId): void {
-    const count = this.#tags.get(peer) ?? 0
-    if (count > 1) {
-      this.#tags.set(peer, count - 1)
-    } else if (count === 1) {
-      this.#tags.delete(peer)
-      this.#setTag(peer, false)
-    }
+    this.#parts.streams.untag(peer)
   }
 
   get punching(): { readonly unavailable: string | null } {
@@ -157,24 +131,26 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
     this.#stopping.abort()
     this.#parts.observed.stop()
     this.#parts.state.acceptor = null
-    for (const channel of [...this.#channels]) channel.abort()
+    this.#parts.streams.stop()
     await this.#parts.links.stop()
     await this.libp2p.stop()
   }
 
+  /** Direct links first, then libp2p: its own addresses, an unlimited connection that is up, a relay. */
   async #open(id: NodeId, addresses: readonly string[], signal: AbortSignal): Promise<CellChannel> {
     if (signal.aborted) throw aborted()
-    const { links } = this.#parts
+    const { links, streams } = this.#parts
+    const patience = addresses.some((text) => relayOf(text) !== null) ? AbortSignal.timeout(DIRECT_BEFORE_RELAY_MS) : signal
     const known = addresses.map(tryTcpAddress).filter((address): address is TcpAddress => address !== null && (address.id ?? id) === id)
     const direct = known.filter((address) => address.isDirect)
     let failure: ShallotError | null = null
     if (direct.length > 0 || links.usable(id) !== null) {
       try {
-        return await links.openChannel(id, direct, signal)
+        return await links.openChannel(id, direct, AbortSignal.any([signal, patience]))
       } catch (error) {
         if (!(error instanceof ShallotError)) throw error
         failure = error
-        if (error.code === 'aborted' || error.code === 'link-limit') throw error
+        if (signal.aborted || error.code === 'link-limit') throw error
       }
     }
     // Where TCP itself gave no answer, asking the same port again by libp2p gives none either.
@@ -185,84 +161,10 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
     })
     if (others.length === 0 && failure !== null) throw failure
     try {
-      return await this.#openStream(id, others, signal)
+      return await streams.open(id, others, signal)
     } catch (error) {
       throw failure?.code === 'identity-mismatch' ? failure : error
     }
-  }
-
-  async #openStream(id: NodeId, addresses: readonly string[], signal: AbortSignal): Promise<CellChannel> {
-    const { dialling, limits } = this.#parts
-    const peer = peerIdFromString(id)
-    const patience = AbortSignal.any([signal, AbortSignal.timeout(limits.connectTimeoutMs)])
-    dialling.set(id, (dialling.get(id) ?? 0) + 1)
-    this.tag(id)
-    try {
-      const targets = addresses.map((text) => multiaddr(text.endsWith(`/p2p/${id}`) ? text : `${text}/p2p/${id}`))
-      const connection = await this.libp2p.dial(targets.length > 0 ? targets : peer, { signal: patience })
-      const stream = await connection.newStream(CIRCUIT_PROTOCOL, {
-        signal: patience,
-        maxOutboundStreams: limits.maxChannelsPerPeer,
-        runOnLimitedConnection: true,
-        negotiateFully: true,
-      })
-      // Over the peer's limit a stream comes that is reset already.
-      if (stream.status !== 'open') throw connectFailed('the peer refused the stream')
-      this.tag(id)
-      return this.#channel(stream, connection)
-    } catch (error) {
-      if (signal.aborted) throw aborted()
-      if (error instanceof ShallotError) throw error
-      if (isUnexpectedPeer(error)) throw identityMismatch()
-      throw connectFailed(messageOf(error), error)
-    } finally {
-      this.untag(id)
-      const count = (dialling.get(id) ?? 1) - 1
-      if (count === 0) dialling.delete(id)
-      else dialling.set(id, count)
-    }
-  }
-
-  #accept(stream: Parameters<Parameters<Libp2p['handle']>[1]>[0], connection: Connection): void {
-    const { acceptor } = this.#parts.state
-    if (acceptor === null) {
-      stream.abort(new Error('no channels are taken'))
-      return
-    }
-    this.tag(connection.remotePeer.toString() as NodeId)
-    const channel = this.#channel(stream, connection)
-    if (!acceptor(channel)) channel.abort()
-  }
-
-  /** The peer must have been tagged once for it. */
-  #channel(stream: Parameters<Parameters<Libp2p['handle']>[1]>[0], connection: Connection): Libp2pChannel {
-    const { meter, limits } = this.#parts
-    const peer = connection.remotePeer.toString() as NodeId
-    const channel = new Libp2pChannel({
-      stream,
-      peer,
-      remoteAddress: tryTcpAddress(connection.remoteAddr.toString())?.host ?? connection.remoteAddr.toString(),
-      meter,
-      turns: this.#turns,
-      closeTimeoutMs: limits.closeTimeoutMs,
-      now: () => performance.now(),
-      over: (over) => {
-        if (this.#channels.delete(over)) this.untag(peer)
-      },
-    })
-    this.#channels.add(channel)
-    return channel
-  }
-
-  #measure(): void {
-    for (const channel of this.#channels) channel.measure()
-  }
-
-  #setTag(peer: NodeId, isWanted: boolean): void {
-    const tags = { [TAG]: isWanted ? { value: 100 } : undefined }
-    this.libp2p.peerStore.merge(peerIdFromString(peer), { tags }).catch((error) => {
-      this.#parts.logger.debug('a peer could not be tagged', { why: messageOf(error) })
-    })
   }
 }
 
@@ -299,11 +201,4 @@ function isDialable(text: string): boolean {
   } catch {
     return false
   }
-}
-
-function isUnexpectedPeer(error: unknown): boolean {
-  if (!(error instanceof Error)) return false
-  // libp2p wraps it as an EncryptionFailedError that keeps only the message.
-  if (error.name === 'UnexpectedPeerError' || error.message === 'Unexpected Peer') return true
-  return error instanceof AggregateError && error.errors.some(isUnexpectedPeer)
 }

@@ -7,6 +7,7 @@ import type { CellChannel, CellChannelHandlers } from './channel.ts'
 import { INITIAL_WINDOW_CELLS, MAX_CREDIT_CELLS, ResetReason } from './frames.ts'
 import { Inbox } from './inbox.ts'
 import type { Turns, TurnTask } from './turns.ts'
+import type { Asking } from './way.ts'
 
 /** What a channel wants of the link it runs over. */
 export interface ChannelLink {
@@ -91,10 +92,13 @@ export class TlsChannel implements CellChannel, TurnTask {
   #frameCells = 1
   /** A part of a cell that came in before this turn. */
   #rest: Uint8Array | null = null
+  /** Asked for by MOVE, and not answered yet: nothing else may come before the answer. */
+  #asking: Asking | null
 
-  constructor(link: ChannelLink, id: number) {
+  constructor(link: ChannelLink, id: number, asking: Asking | null = null) {
     this.#link = link
     this.id = id
+    this.#asking = asking
     this.#outbox = new BatchQueue(link.meter)
     this.#inbox = new Inbox(link.meter, (cells) => this.#delivered(cells))
     this.#epochAt = link.now()
@@ -197,7 +201,7 @@ export class TlsChannel implements CellChannel, TurnTask {
   /** A CELLS frame begins. Returns false, and ends the channel, when the peer overran its credit. */
   receiveFrame(count: number): boolean {
     if (this.#state === 'closing') return false
-    if (count > this.#allowance) {
+    if (count > this.#allowance || this.#asking !== null) {
       this.reset('violation', ResetReason.violation)
       return false
     }
@@ -289,9 +293,20 @@ export class TlsChannel implements CellChannel, TurnTask {
     else this.#inbox.finish('fin')
   }
 
+  /** MOVED. Returns false when nothing was asked. */
+  receiveMoved(): boolean {
+    const asking = this.#asking
+    this.#asking = null
+    asking?.agreed()
+    return asking !== null
+  }
+
   receiveReset(): void {
     if (this.#state === 'ended') return
+    const asking = this.#asking
+    this.#asking = null
     this.#end()
+    asking?.refused()
     this.#inbox.stop('reset')
   }
 

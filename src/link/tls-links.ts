@@ -24,6 +24,8 @@ export interface TlsLinksOptions {
   readonly expects?: (peer: NodeId, remoteAddress: string) => boolean
   /** Whether the node takes channels at all. */
   readonly acceptor: () => ChannelAcceptor | null
+  /** As `LinkOptions.acceptMove`; null where no channels move. */
+  readonly acceptMove?: (channel: TlsChannel, token: Uint8Array) => (() => void) | null
   /** Monotonic ms. */
   readonly now?: () => number
   readonly sweepMs?: number
@@ -312,6 +314,7 @@ export class TlsLinks {
       now: this.#now,
       wire: wireOver(socket, () => link.written()),
       accept: (channel) => this.#acceptChannel(channel),
+      acceptMove: (channel, token) => (this.#hasRoomForChannel(channel.peer) ? (this.#options.acceptMove?.(channel, token) ?? null) : null),
       ended: (ended, why) => this.#remove(ended, why),
     })
     this.#handshakes.delete(socket)
@@ -335,10 +338,13 @@ export class TlsLinks {
 
   #acceptChannel(channel: TlsChannel): boolean {
     const acceptor = this.#options.acceptor()
-    if (acceptor === null) return false
+    return acceptor !== null && this.#hasRoomForChannel(channel.peer) && acceptor(channel)
+  }
+
+  #hasRoomForChannel(peer: NodeId): boolean {
     let channels = 0
-    for (const link of this.#byPeer.get(channel.peer) ?? []) channels += link.channels
-    return channels <= this.#limits.maxChannelsPerPeer && acceptor(channel)
+    for (const link of this.#byPeer.get(peer) ?? []) channels += link.channels
+    return channels <= this.#limits.maxChannelsPerPeer
   }
 
   #remove(link: Link, why: string): void {

@@ -1,5 +1,5 @@
 import { makeCertificate } from '../../../src/link/certificate.ts'
-import { encodeFrame, FrameType, frameInPlace } from '../../../src/link/frames.ts'
+import { encodeFrame, encodeMove, FrameType, frameInPlace } from '../../../src/link/frames.ts'
 import { decodeCertificate, FrameDecoder, type FrameSink, parseTcpAddress, verifyCertificate } from '../../../src/link/index.ts'
 import { BATCH_HEADROOM, newBatch } from '../../../src/onion/index.ts'
 import type { FuzzTarget } from '../fuzzer.ts'
@@ -16,6 +16,8 @@ const sink: FrameSink = {
   ping: nothing,
   pong: nothing,
   goAwayFrame: nothing,
+  move: nothing,
+  moved: nothing,
 }
 const certificate = makeCertificate(new Uint8Array(32).fill(5), NOW).certificate
 
@@ -24,6 +26,8 @@ function frames(): Uint8Array {
     encodeFrame(FrameType.ping, 0, 1),
     frameInPlace(newBatch(2).bytes, BATCH_HEADROOM, 2, 1),
     encodeFrame(FrameType.window, 128, 1),
+    encodeMove(3, new Uint8Array(16).fill(9)),
+    encodeFrame(FrameType.moved, 0, 2),
     encodeFrame(FrameType.fin, 0, 1),
     encodeFrame(FrameType.goAway, 0, 0),
   ])

@@ -1,6 +1,14 @@
 import { describe, expect, it } from 'vitest'
 import { MalformedError, SeededRandom } from '../../../src/base/index.ts'
-import { encodeFrame, FrameDecoder, type FrameSink, FrameType, frameInPlace, MAX_FRAME_CELLS } from '../../../src/link/frames.ts'
+import {
+  encodeFrame,
+  encodeMove,
+  FrameDecoder,
+  type FrameSink,
+  FrameType,
+  frameInPlace,
+  MAX_FRAME_CELLS,
+} from '../../../src/link/frames.ts'
 import { CELL_BYTES, newBatch } from '../../../src/onion/index.ts'
 
 /** Writes down what a decoder says; cells as their first byte. */
@@ -38,6 +46,12 @@ class Script implements FrameSink {
   goAwayFrame(reason: number): void {
     this.lines.push(`goaway ${reason}`)
   }
+  move(channel: number, token: Uint8Array): void {
+    this.lines.push(`move ${channel} ${[...token]}`)
+  }
+  moved(channel: number): void {
+    this.lines.push(`moved ${channel}`)
+  }
 }
 
 function cells(channel: number, ...first: number[]): Buffer {
@@ -53,6 +67,11 @@ const stream = Buffer.concat([
   cells(1, 10, 11, 12),
   encodeFrame(FrameType.window, 65_535, 0x8000_0001),
   cells(3, 20),
+  encodeMove(
+    5,
+    Uint8Array.from({ length: 16 }, (_, i) => i),
+  ),
+  encodeFrame(FrameType.moved, 0, 6),
   encodeFrame(FrameType.fin, 0, 1),
   encodeFrame(FrameType.reset, 4, 3),
   encodeFrame(FrameType.pong, 0, 7),
@@ -65,6 +84,8 @@ const script = [
   'window 2147483649 65535',
   'cells 3 1',
   `done ${CELL_BYTES} [20]`,
+  'move 5 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15',
+  'moved 6',
   'fin 1',
   'reset 3 4',
   'pong 7',
@@ -96,7 +117,8 @@ describe('frames of a link', () => {
   })
 
   it('know when the bytes end within one', () => {
-    for (const length of [3, 8 + 8 + 100, 8 + 8 + 3 * CELL_BYTES + 2]) {
+    expect(encodeMove(0x01020304, new Uint8Array(16).fill(0xee)).toString('hex')).toBe(`0800000001020304${'ee'.repeat(16)}`)
+    for (const length of [3, 8 + 8 + 100, 8 + 8 + 3 * CELL_BYTES + 2, 4 * 8 + 4 * CELL_BYTES + 8, 4 * 8 + 4 * CELL_BYTES + 8 + 15]) {
       const decoder = new FrameDecoder(new Script())
       decoder.push(stream.subarray(0, length))
       expect(decoder.isWithinFrame, String(length)).toBe(true)
@@ -105,7 +127,11 @@ describe('frames of a link', () => {
 
   it.each([
     ['an unknown type', '0000000000000001'],
-    ['another unknown type', '0800000000000001'],
+    ['another unknown type', '0a00000000000001'],
+    ['a MOVE with a count', '0800000100000001'],
+    ['a MOVE of channel 0', '0800000000000000'],
+    ['a MOVED with a count', '0900000100000001'],
+    ['a MOVED of channel 0', '0900000000000000'],
     ['flags', '0101000100000001'],
     ['no cells', '0100000000000001'],
     ['too many cells', `010000${(MAX_FRAME_CELLS + 1).toString(16)}00000001`],
