@@ -10,7 +10,7 @@ export type ReachabilityEvent =
   | { readonly type: 'listening'; readonly addresses: readonly string[] }
   /** What the operator says to announce (`node.advertise`). */
   | { readonly type: 'advertise'; readonly addresses: readonly string[] }
-  /** STUN servers of the family were asked over UDP; null when none answered. Not to be sent when there was none to ask. */
+  /** STUN servers of the family were asked over UDP; null when none answered. Not sent when there was none to ask; IPv4 before IPv6. */
   | { readonly type: 'stun'; readonly family: 4 | 6; readonly behaviour: NatBehaviour | null }
   /** A peer in this network (`networkKey`) says that it sees this node at the address. */
   | { readonly type: 'observed'; readonly ip: IpAddress; readonly network: string }

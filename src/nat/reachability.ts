@@ -326,10 +326,10 @@ export class Reachability {
     if (v4?.direct) return directly(v4)
     // Before STUN was asked a private IPv4 address may turn out to be behind a NAT.
     const knowsIpv4 = v4?.publicIp != null
-    const maySeeIpv4 = knowsIpv4 || (v4 !== undefined && !this.#stun.has(4))
+    const maySeeIpv4 = knowsIpv4 || (v4 !== undefined && this.#stun.size === 0)
     const isAlone = this.#reservations.length === 0 && now - this.#aloneSince >= IPV6_ONLY_AFTER_MS
     if (v6?.direct && (v6.direct.source === 'advertised' || !maySeeIpv4 || isAlone)) return directly(v6)
-    const deciding = knowsIpv4 ? v4 : (v6 ?? v4)
+    const deciding = maySeeIpv4 ? v4 : (v6 ?? v4)
     if (deciding === undefined) return { state: 'unknown', announce: null }
     const addresses = [v4, v6].flatMap((view) => (view ? (publicAddress(view) ?? []) : []))
     const via = this.#reservations.map(({ relay }) => relay).toSorted()
