@@ -5,6 +5,7 @@ import type { CellChannel, ChannelDialer } from '../link/index.ts'
 import { type BatchMemory, createClientCircuit } from '../onion/index.ts'
 import type { GuardSample } from '../path/index.ts'
 import { hasAnswered } from './has-answered.ts'
+import type { LivenessOptions } from './liveness.ts'
 import { type CircuitEnd, OwnCircuit } from './own-circuit.ts'
 import { StreamError } from './stream-error.ts'
 
@@ -18,6 +19,7 @@ export interface CircuitBuilderModules {
   readonly now: () => number
   readonly wall: () => number
   readonly logger: Logger
+  readonly liveness: LivenessOptions
 }
 
 export interface CircuitBuild {
@@ -29,6 +31,7 @@ export interface CircuitBuild {
   /** The guard's channel is open; the hops follow. */
   readonly begun: (circuit: OwnCircuit) => void
   readonly streamEnded: () => void
+  readonly doubted: () => void
   readonly closed: (end: CircuitEnd) => void
 }
 
@@ -40,9 +43,10 @@ export async function buildCircuit(modules: CircuitBuilderModules, build: Circui
   const { guards, view, now, wall } = modules
   const [guard] = build.path as [NodeId]
   const channel = await openGuardChannel(modules, build, guard)
-  const { suite, memory, logger } = modules
+  const { suite, memory, logger, liveness } = modules
+  const { streamEnded, doubted, closed } = build
   const machine = createClientCircuit({ suite, memory })
-  const circuit = new OwnCircuit({ machine, channel, memory, now, logger, streamEnded: build.streamEnded, closed: build.closed })
+  const circuit = new OwnCircuit({ machine, channel, memory, liveness, now, logger, streamEnded, doubted, closed })
   build.begun(circuit)
   for (const [index, id] of build.path.entries()) {
     const relay = view.get(id)
@@ -64,6 +68,8 @@ async function openGuardChannel(modules: CircuitBuilderModules, build: CircuitBu
   const { guards, view, dialer, now } = modules
   const guard = view.get(id)
   if (!guard) throw new StreamError('no-circuit', 'the guard has left the view')
+  // Paths never begin with one behind NAT; it may have gone there since the path was chosen. A client dials nobody through a NAT relay.
+  if (guard.descriptor.reach.kind !== 'direct') throw new StreamError('no-circuit', 'the guard is behind NAT now')
   const deadline = AbortSignal.any([build.stopped, AbortSignal.timeout(build.timeoutMs)])
   try {
     return await dialer.openChannel(id, guard.descriptor.addresses, deadline)

@@ -1,5 +1,7 @@
 import { messageOf, type NodeId, type Random, type ShallotError } from '../base/index.ts'
 import {
+  blameFor,
+  type CircuitFailure,
   type CircuitPurpose,
   type CircuitRequest,
   choosePath,
@@ -55,6 +57,8 @@ export interface CircuitPoolModules extends CircuitBuilderModules {
   readonly buildAttempts: number
   readonly random: Random
   readonly paths: PathViews
+  /** A guard gives no sign of life on its circuits: its link should be asked, and given up soon. Where it is left out, the link finds out by itself. */
+  readonly suspectLink?: (guard: NodeId) => void
   /** The guard sample has changed: keep it. */
   readonly guardsChanged: () => void
   readonly event: (event: PoolEvent) => void
@@ -242,6 +246,7 @@ export class CircuitPool {
         spread: entry.spread,
         streams: entry.circuit?.openStreams ?? 0,
         rttMs: entry.circuit?.rttMs ?? null,
+        doubtful: entry.circuit?.isDoubtful ?? false,
       })
     }
     return facts
@@ -350,6 +355,7 @@ export class CircuitPool {
           this.#closeIfIdle(entry)
           if (entry.state !== 'closed') this.plan()
         },
+        doubted: () => this.plan(),
         closed: (end) => this.#closed(entry, end),
       })
     } catch (error) {
@@ -382,12 +388,8 @@ export class CircuitPool {
     if (this.#abort.signal.aborted) return
     if (error instanceof CircuitBuildError) {
       const { end } = error
-      this.#health.noteFailure(
-        entry.choice.path,
-        { reason: end.reason, origin: end.origin, hop: end.hop, established: end.hops },
-        this.#m.now(),
-      )
-      if (end.hops > 0) {
+      this.#noteFailure(entry, end)
+      if (end.hops > 0 && !isOfNat(entry, end)) {
         this.#m.guards.noteBuild(entry.choice.path[0], false)
         this.#m.guardsChanged()
       }
@@ -423,14 +425,30 @@ export class CircuitPool {
     entry.state = 'closed'
     this.#forget(entry)
     if (wasReady && !this.#abort.signal.aborted) {
-      this.#health.noteFailure(
-        entry.choice.path,
-        { reason: end.reason, origin: end.origin, hop: end.hop, established: end.hops },
-        this.#m.now(),
-      )
-      if (entry.firstUsedAt !== null) this.noteUse(entry, false)
+      this.#noteFailure(entry, end)
+      if (entry.firstUsedAt !== null && !isOfNat(entry, end)) this.noteUse(entry, false)
+      if (end.silent !== null) this.#suspect(entry, end.silent)
     }
     this.plan()
+  }
+
+  #noteFailure(entry: PooledCircuit, end: CircuitEnd): void {
+    this.#health.noteFailure(entry.choice.path, failureOf(end), this.#m.now(), hopsBehindNat(entry))
+  }
+
+  /** A circuit fell silent at a hop: the others through the same relay may have as well, and are asked now instead of when they are used. */
+  #suspect(entry: PooledCircuit, silent: number): void {
+    const relay = entry.choice.path[silent]
+    if (relay === undefined) return
+    const others = [...this.#circuits.values()].filter((other) => other.choice.path.includes(relay))
+    for (const other of others) if (other.state !== 'building') other.circuit?.suspect()
+    if (silent > 0) return
+    // A guard that other circuits hear of is there; else the link is dead, or the guard, or the network: nothing is counted before that is known.
+    const { now, guards, suspectLink } = this.#m
+    const since = now() - this.#m.liveness.probeAfterMs - this.#m.liveness.probeTimeoutMs
+    if (others.some(({ circuit }) => (circuit?.heardAt ?? since) > since)) return
+    guards.noteFailure(relay, false, now())
+    suspectLink?.(relay)
   }
 
   #forget(entry: PooledCircuit): void {
@@ -455,4 +473,19 @@ export class CircuitPool {
       for (const id of entry.choice.path) this.#m.view.noteMeasured(id as NodeId, rate)
     }
   }
+}
+
+function failureOf(end: CircuitEnd): CircuitFailure {
+  return { reason: end.reason, origin: end.origin, hop: end.hop, established: end.hops, silent: end.silent }
+}
+
+function hopsBehindNat({ choice }: PooledCircuit): number[] {
+  return choice.relays.flatMap(({ reach }, index) => (reach === 'direct' ? [] : [index]))
+}
+
+/** Whether only relays behind NAT are to blame: their routers and NAT relays fail often, and that tells nothing of the guard. */
+function isOfNat(entry: PooledCircuit, end: CircuitEnd): boolean {
+  const behindNat = hopsBehindNat(entry)
+  const blamed = blameFor(failureOf(end), entry.choice.path.length, behindNat)
+  return blamed.length > 0 && blamed.every(({ hop }) => behindNat.includes(hop))
 }

@@ -79,7 +79,6 @@ export class Client implements ClientService {
       }
       const { circuit } = entry
       if (!circuit) continue
-      const unwatch = this.#watch(circuit)
       try {
         const result = await use(circuit, signal)
         pool.noteUse(entry, true)
@@ -92,27 +91,10 @@ export class Client implements ClientService {
         if (isOfServer(failure) && ++elsewhere >= ELSEWHERE_ATTEMPTS) break
         if (!mayRetry(failure)) break
         if (failure.reason !== 'circuit-lost') excludeExits.add(entry.choice.path[2])
-      } finally {
-        unwatch()
       }
     }
     this.#failed++
     throw failure
-  }
-
-  /** While an exit does not answer, the circuit is probed: one whose relay died silently is closed, and the request goes on elsewhere. */
-  #watch(circuit: OwnCircuit): () => void {
-    const { probeAfterMs, probeTimeoutMs } = this.#m.config
-    let timer = setTimeout(() => {
-      timer = setTimeout(() => circuit.close('timeout'), probeTimeoutMs)
-      timer.unref()
-      circuit.ping().then(
-        () => clearTimeout(timer),
-        () => clearTimeout(timer),
-      )
-    }, probeAfterMs)
-    timer.unref()
-    return () => clearTimeout(timer)
   }
 }
 

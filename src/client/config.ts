@@ -20,13 +20,17 @@ export const clientConfig = z.strictObject({
     .min(100)
     .max(60_000)
     .default(3_000)
-    .describe('When an exit has not answered for this long, the circuit is probed; a dead one is left for another. Milliseconds.'),
+    .describe(
+      'When nothing has come for this long on a circuit with open streams, it is probed: soon after something was sent, less and less often while it only answers probes. Milliseconds.',
+    ),
   probeTimeoutMs: z
     .int()
     .min(100)
     .max(60_000)
     .default(3_000)
-    .describe('A circuit that does not answer a probe in this time is dead. Milliseconds.'),
+    .describe(
+      'A circuit that does not answer a probe in this time (or in four of its round trips) is closed, its streams are reset, and others through the silent relay are probed. Milliseconds.',
+    ),
 })
 
 export type ClientConfig = z.output<typeof clientConfig>

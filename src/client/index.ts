@@ -1,6 +1,7 @@
 export * from './circuit-pool.ts'
 export * from './client.ts'
 export * from './config.ts'
+export { Liveness, type LivenessOptions, type LivenessStep } from './liveness.ts'
 export * from './own-circuit.ts'
 export * from './service.ts'
 export * from './stream-error.ts'

@@ -13,6 +13,8 @@ import type {
   Target,
 } from '../onion/index.ts'
 import { CircuitStream } from './circuit-stream.ts'
+import { CircuitWatch } from './circuit-watch.ts'
+import type { LivenessOptions } from './liveness.ts'
 import type { DatagramAssociation } from './service.ts'
 import { StreamError } from './stream-error.ts'
 
@@ -31,6 +33,8 @@ export interface CircuitEnd {
   readonly hop: number | null
   /** How many hops stood. */
   readonly hops: number
+  /** Of a circuit that fell silent: the first hop that no sign of life came from, nor from any behind it. Null for every other end. */
+  readonly silent: number | null
 }
 
 /** Building failed; `end` says where. */
@@ -84,10 +88,13 @@ export interface OwnCircuitModules {
   readonly machine: ClientCircuitMachine
   readonly channel: CellChannel
   readonly memory: BatchMemory
+  readonly liveness: LivenessOptions
   readonly now: () => number
   readonly logger: Logger
   /** A stream, a question or an association is over. */
   readonly streamEnded: () => void
+  /** The circuit has become doubtful, or is no more. */
+  readonly doubted: () => void
   readonly closed: (end: CircuitEnd) => void
 }
 
@@ -103,6 +110,8 @@ export class OwnCircuit {
   #extending: Waiter<number> | null = null
   #pinging: Waiter<number>[] = []
   readonly #deadline: Deadline
+  readonly #watch: CircuitWatch
+  #silent: number | null = null
   #scheduled = false
   #end: CircuitEnd | null = null
   /** Payload bytes of all streams, from and to the exit. */
@@ -117,10 +126,22 @@ export class OwnCircuit {
       this.#machine.handleTimeout(this.#m.now())
       this.#flush()
     })
+    this.#watch = new CircuitWatch({
+      machine: modules.machine,
+      options: modules.liveness,
+      now: modules.now,
+      flush: () => this.#flush(),
+      doubted: modules.doubted,
+      dead: (silent) => {
+        this.#silent = silent
+        this.close('timeout')
+      },
+    })
     modules.channel.attach({
       cells: (batch) => {
         if (this.#end) return
         this.#machine.handleCells(batch, this.#m.now())
+        this.#watch.received()
         this.#flush()
       },
       drained: () => this.#flush(),
@@ -142,6 +163,21 @@ export class OwnCircuit {
 
   get openStreams(): number {
     return this.#streams.size + this.#resolving.size + this.#datagrams.size
+  }
+
+  /** The last hop owes a sign of life, and is late: nothing new should be begun here. */
+  get isDoubtful(): boolean {
+    return this.#watch.isDoubtful
+  }
+
+  /** Monotonic ms of the last cell of the last hop; -Infinity before the first. */
+  get heardAt(): number {
+    return this.#watch.heardAt
+  }
+
+  /** Something else has made a relay of this circuit doubtful: every hop is asked at once, and the circuit is closed when the last does not answer. */
+  suspect(): void {
+    if (!this.#end) this.#watch.suspect()
   }
 
   get queuedBytes(): number {
@@ -223,6 +259,7 @@ export class OwnCircuit {
       send: (to, bytes) => {
         if (this.#end || !this.#datagrams.has(id)) return
         this.#machine.sendDatagram(id, to, bytes, this.#m.now())
+        this.#watch.sent()
         this.#schedule()
       },
       close: () => {
@@ -278,6 +315,7 @@ export class OwnCircuit {
           reject(error)
         },
       })
+      this.#watch.sent()
       this.#schedule()
     })
   }
@@ -286,6 +324,7 @@ export class OwnCircuit {
     if (this.#end || !this.#streams.has(id)) return false
     this.bytesOut += bytes.length
     const more = this.#machine.offer(id, bytes)
+    this.#watch.sent()
     this.#schedule()
     return more
   }
@@ -324,7 +363,9 @@ export class OwnCircuit {
       () => this.#drain(),
       () => {},
     )
-    if (going) this.#deadline.update()
+    if (!going) return
+    this.#deadline.update()
+    this.#watch.follow(this.openStreams > 0)
   }
 
   /** False once the circuit has ended. */
@@ -382,7 +423,7 @@ export class OwnCircuit {
         this.#m.streamEnded()
         return
       case 'closed':
-        this.#finish({ reason: output.reason, origin: output.origin, hop: output.hop, hops: this.#machine.hops })
+        this.#finish({ reason: output.reason, origin: output.origin, hop: output.hop, hops: this.#machine.hops, silent: this.#silent })
         return
       default: // a relay's outputs, which a client's machine never gives
         return
@@ -409,6 +450,7 @@ export class OwnCircuit {
     if (this.#end) return
     this.#end = end
     this.#deadline.stop()
+    this.#watch.stop()
     this.#channel.close()
     this.#extending?.reject(new CircuitBuildError(end))
     this.#extending = null

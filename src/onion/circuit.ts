@@ -133,6 +133,8 @@ export interface ClientCircuitMachine extends CircuitMachine {
   openDatagrams(now: number): number
   /** Measures the round trip to a hop (default the last). Answered by 'rtt'. */
   ping(now: number, hop?: number): void
+  /** How many cells the hop has sent: what tells a relay that is there from one that is silent. */
+  cellsFrom(hop: number): number
   /** Sends CLOSED to the first hop and ends. */
   close(reason: CloseReason, now: number): void
   handleCells(batch: CellBatch, now: number): void

@@ -48,6 +48,7 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
   readonly #outputs = new OutputQueue()
   readonly #endpoint: Endpoint
   readonly #seal = (batch: CellBatch, hop: number): void => this.#layers.sealForward(batch, hop)
+  readonly #cellsFrom: number[] = []
   #state: State = READY
 
   constructor(options: ClientCircuitOptions) {
@@ -87,6 +88,10 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
 
   get minRttMs(): number | null {
     return this.#endpoint.roundTrips.minMs(this.hops - 1)
+  }
+
+  cellsFrom(hop: number): number {
+    return this.#cellsFrom[hop] ?? 0
   }
 
   pollOutput(): CircuitOutput | null {
@@ -227,6 +232,7 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
     for (let i = 0; i < count; i++) {
       const hop = recognised[i]!
       if (hop === NOT_RECOGNISED) return 'protocol'
+      this.#cellsFrom[hop]!++
       const failure = this.#endpoint.receive(batch, i, hop, now, this)
       if (failure) return failure
       if (this.isClosed) return null
@@ -243,6 +249,7 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
       return
     }
     this.#layers.addHop(this.#suite, result.keys)
+    this.#cellsFrom.push(0)
     wipeHopKeys(result.keys)
     this.#state = READY
     const rttMs = Math.max(0, now - since)

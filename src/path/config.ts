@@ -94,6 +94,12 @@ export const pathConfig = z.strictObject({
     .max(120_000)
     .default(10_000)
     .describe('A circuit that is not built in this time is given up and another path is tried. Milliseconds.'),
+  buildPatienceMs: z
+    .int()
+    .min(100)
+    .max(120_000)
+    .default(3_000)
+    .describe('When a circuit that a request waits for is not built in this time, another is begun beside it. Milliseconds.'),
 })
 
 export type PathConfig = z.output<typeof pathConfig>

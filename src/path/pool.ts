@@ -24,6 +24,8 @@ export interface PoolCircuit {
   /** Open streams or datagram associations. */
   readonly streams: number
   readonly rttMs: number | null
+  /** Owes a sign of life and is late: nothing new is begun on it, and it does not count as one that is ready. */
+  readonly doubtful: boolean
 }
 
 /** What somebody waits for. */
@@ -75,7 +77,14 @@ export interface PoolFacts {
 
 type PoolOptions = Pick<
   PathConfig,
-  'circuitLifetimeMs' | 'cleanLifetimeMs' | 'cleanCircuits' | 'maxCircuits' | 'maxBuilding' | 'streamsPerCircuit' | 'buildTimeoutMs'
+  | 'circuitLifetimeMs'
+  | 'cleanLifetimeMs'
+  | 'cleanCircuits'
+  | 'maxCircuits'
+  | 'maxBuilding'
+  | 'streamsPerCircuit'
+  | 'buildTimeoutMs'
+  | 'buildPatienceMs'
 >
 
 /**
@@ -128,7 +137,7 @@ export function planPool(facts: PoolFacts, now: number, options: PoolOptions): P
     room--
     building--
   }
-  const clean = circuits.filter((circuit) => isClean(circuit) && !promised.has(circuit.id) && !gone.has(circuit.id))
+  const clean = circuits.filter((circuit) => isClean(circuit) && !circuit.doubtful && !promised.has(circuit.id) && !gone.has(circuit.id))
   for (const need of missing(facts, clean, options)) {
     if (building <= 0 || room <= 0) break
     build.push({ need, request: null })
@@ -157,7 +166,7 @@ function fits(request: CircuitRequest, circuit: PoolCircuit, now: number, option
   return misfit(request, circuit, now, options) === null
 }
 
-type Misfit = 'isolation' | 'purpose' | 'age' | 'full' | 'port' | 'refused-before'
+type Misfit = 'isolation' | 'purpose' | 'age' | 'full' | 'doubtful' | 'port' | 'refused-before'
 
 function misfit(request: CircuitRequest, circuit: PoolCircuit, now: number, options: PoolOptions): Misfit | null {
   if (!isClean(circuit)) {
@@ -166,6 +175,7 @@ function misfit(request: CircuitRequest, circuit: PoolCircuit, now: number, opti
   }
   if (retireReason(circuit, now, options) !== null || (lifetimeEnd(circuit, options) ?? now + 1) <= now) return 'age'
   if (circuit.streams >= options.streamsPerCircuit) return 'full'
+  if (circuit.doubtful) return 'doubtful'
   if (request.port !== null && !allowsPort(circuit.exitPolicy, request.port, request.family)) return 'port'
   return request.excludeExits?.has(circuit.exit) ? 'refused-before' : null
 }
@@ -203,14 +213,15 @@ function cleanEnd(circuit: PoolCircuit, options: PoolOptions): number {
   return circuit.createdAt + options.cleanLifetimeMs * (1 - LIFETIME_SPREAD * circuit.spread)
 }
 
-/** Gives each waiting request a place on a circuit that exists already; who shares an isolation shares it. */
+/** Gives each waiting request a place on a circuit that exists already, or is being built and not slow; who shares an isolation shares it. */
 function promise(
   waiting: readonly CircuitRequest[],
   circuits: readonly PoolCircuit[],
   now: number,
   options: PoolOptions,
 ): { unserved: CircuitRequest[]; promised: Set<number> } {
-  const places = new Map<number, PoolCircuit>(circuits.map((circuit) => [circuit.id, circuit]))
+  const isSlow = ({ state, createdAt }: PoolCircuit): boolean => state === 'building' && now - createdAt >= options.buildPatienceMs
+  const places = new Map<number, PoolCircuit>(circuits.filter((circuit) => !isSlow(circuit)).map((circuit) => [circuit.id, circuit]))
   const promised = new Set<number>()
   const unserved: CircuitRequest[] = []
   /** Builds that will be asked for: each serves all that fit what it is built for. */

@@ -19,6 +19,8 @@ export interface CircuitFailure {
   /** The hop that said CLOSED (from 0), when one did. */
   readonly hop: number | null
   readonly established: number
+  /** Of a circuit that fell silent: the first hop that gave no sign of life, nor any behind it. */
+  readonly silent?: number | null
 }
 
 /** Points of blame for the hop at this index of the path. */
@@ -29,19 +31,20 @@ export interface Blame {
 
 /**
  * Who may be to blame for a failure, by what the failing side said. Whoever accuses a neighbour gets a part of the blame itself, so
- * that a relay that names others to steer paths away from them is soon set aside. Guards have their own machine (`GuardSample`).
+ * that a relay that names others to steer paths away from them is soon set aside; not where the accused is behind NAT, since its router and its NAT
+ * relay fail more often than any neighbour lies. Guards have their own machine (`GuardSample`).
+ * @param behindNat the hops of the path that are behind NAT
  */
-export function blameFor(failure: CircuitFailure, hops: number): readonly Blame[] {
-  const { reason, origin, hop, established } = failure
+export function blameFor(failure: CircuitFailure, hops: number, behindNat: readonly number[] = []): readonly Blame[] {
+  const { reason, origin, hop, established, silent = null } = failure
   const all = Array.from({ length: hops }, (_, index) => ({ hop: index, points: 1 / hops }))
   if (reason === 'requested' || reason === 'finished') return []
   const next = (at: number, accused: number, accuser: number): Blame[] =>
-    at + 1 < hops
-      ? [
-          { hop: at + 1, points: accused },
-          { hop: at, points: accuser },
-        ]
-      : [{ hop: at, points: accuser }]
+    at + 1 >= hops
+      ? [{ hop: at, points: accuser }]
+      : [{ hop: at + 1, points: accused }, ...(behindNat.includes(at + 1) ? [] : [{ hop: at, points: accuser }])]
+  // The guard's silence is the guard machine's to count, or the network's.
+  if (silent !== null) return silent === 0 ? [] : next(silent - 1, 1, 0.25)
   if (origin === 'remote' && hop !== null) {
     switch (reason) {
       case 'connect-failed':
@@ -87,8 +90,10 @@ export class RelayHealth {
   readonly #relays = new Map<NodeId, Health>()
 
   /** @returns who was set aside by it */
-  noteFailure(path: readonly NodeId[], failure: CircuitFailure, now: number): readonly NodeId[] {
-    return blameFor(failure, path.length).flatMap(({ hop, points }) => (this.#blame(path[hop]!, points, now) ? [path[hop]!] : []))
+  noteFailure(path: readonly NodeId[], failure: CircuitFailure, now: number, behindNat: readonly number[] = []): readonly NodeId[] {
+    return blameFor(failure, path.length, behindNat).flatMap(({ hop, points }) =>
+      this.#blame(path[hop]!, points, now) ? [path[hop]!] : [],
+    )
   }
 
   /** A circuit through these hops was built or did its work. */

@@ -99,7 +99,9 @@ export class MemoryMesh {
       memory,
       now: () => performance.now(),
       logger: silentLogger,
+      liveness: { probeAfterMs: 60_000, probeTimeoutMs: 60_000 },
       streamEnded: () => {},
+      doubted: () => {},
       closed,
     })
     for (const relay of path) await circuit.extend(relay.hop)

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { SeededRandom, silentLogger } from '../../../src/base/index.ts'
-import { CircuitPool, Client, clientConfig, type PoolEvent, StreamError } from '../../../src/client/index.ts'
+import { CircuitPool, Client, clientConfig, type LivenessOptions, type PoolEvent, StreamError } from '../../../src/client/index.ts'
 import { BatchPool } from '../../../src/link/index.ts'
 import { constraintsOf, GuardSample, type PathConfig, PathViews, pathConfig } from '../../../src/path/index.ts'
 import { MemoryMesh, suite } from '../../support/mesh-in-memory.ts'
@@ -32,7 +32,9 @@ afterEach(() => {
   for (const cleanup of cleanups.splice(0).reverse()) cleanup()
 })
 
-function world(options: { path?: Partial<PathConfig>; relays?: number; exits?: number; circuitWaitMs?: number } = {}): World {
+function world(
+  options: { path?: Partial<PathConfig>; relays?: number; exits?: number; circuitWaitMs?: number; liveness?: LivenessOptions } = {},
+): World {
   const mesh = new MemoryMesh({ relays: options.relays ?? 7, exits: options.exits ?? 2 })
   const view = mesh.view()
   const config = pathConfig.parse({ cleanCircuits: 1, ...options.path })
@@ -41,6 +43,7 @@ function world(options: { path?: Partial<PathConfig>; relays?: number; exits?: n
   const pool = new CircuitPool({
     config,
     buildAttempts: 3,
+    liveness: options.liveness ?? { probeAfterMs: 3_000, probeTimeoutMs: 3_000 },
     suite,
     random: new SeededRandom(7),
     view,

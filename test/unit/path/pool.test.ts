@@ -22,7 +22,18 @@ let nextId = 1
 function circuit(facts: Partial<PoolCircuit> = {}): PoolCircuit {
   const id = facts.id ?? nextId++
   const clean = { purpose: null, isolation: null, firstUsedAt: null, streams: 0 }
-  return { id, state: 'ready', exit: idOf(id), exitPolicy: anyPort, ...clean, createdAt: 0, spread: 0, rttMs: 50, ...facts }
+  return {
+    id,
+    state: 'ready',
+    exit: idOf(id),
+    exitPolicy: anyPort,
+    ...clean,
+    createdAt: 0,
+    spread: 0,
+    rttMs: 50,
+    doubtful: false,
+    ...facts,
+  }
 }
 
 function used(facts: Partial<PoolCircuit> = {}): PoolCircuit {
@@ -42,6 +53,12 @@ describe('pickCircuit', () => {
     const other = used({ id: 2, rttMs: 1, isolation: 'b' })
     expect(pickCircuit(request, [own, other, circuit({ rttMs: 5 })], 0, options)).toMatchObject({ kind: 'use', circuit: 1, clean: false })
     expect(pickCircuit(request, [other], 0, options)).toMatchObject({ kind: 'build', why: expect.stringContaining('1 isolation') })
+  })
+
+  it('begins nothing on a circuit that owes a sign of life', () => {
+    const late = used({ doubtful: true })
+    expect(pickCircuit(request, [late], 0, options)).toMatchObject({ kind: 'build', why: expect.stringContaining('1 doubtful') })
+    expect(pickCircuit(request, [late, circuit({ id: 70 })], 0, options)).toMatchObject({ kind: 'use', circuit: 70 })
   })
 
   it('keeps datagrams on circuits of their own', () => {
@@ -152,6 +169,24 @@ describe('planPool', () => {
     const waiting = [request, { ...request, isolation: 'b' }, request]
     const plan = planPool(facts({ circuits: [building], waiting }), 0, { ...options, cleanCircuits: 1 })
     expect(plan.build.map(({ request: one }) => one?.isolation ?? 'clean')).toEqual(['b', 'clean'])
+  })
+
+  it('begins another beside a slow one that somebody waits for, one at a time, and none where nobody waits', () => {
+    const { buildPatienceMs } = options
+    const slow = circuit({ state: 'building', purpose: 'streams', isolation: 'a', createdAt: 0 })
+    const builds = (now: number, circuits: PoolCircuit[], waiting = [request]) =>
+      planPool(facts({ circuits, waiting, ports: [] }), now, { ...options, cleanCircuits: 0 }).build.length
+    expect(builds(buildPatienceMs - 1, [slow])).toBe(0)
+    expect(builds(buildPatienceMs, [slow])).toBe(1)
+    const second = { ...slow, id: 99, createdAt: buildPatienceMs }
+    expect(builds(2 * buildPatienceMs - 1, [slow, second])).toBe(0)
+    expect(builds(2 * buildPatienceMs, [slow, second])).toBe(1)
+    expect(builds(buildPatienceMs, [slow], [])).toBe(0)
+  })
+
+  it('replaces clean circuits that owe a sign of life', () => {
+    const ready = [circuit(), circuit({ doubtful: true }), circuit({ doubtful: true })]
+    expect(planPool(facts({ circuits: ready }), 0, options).build).toHaveLength(2)
   })
 
   it('builds more when so many wait that one circuit would be full', () => {

@@ -24,6 +24,19 @@ describe('blameFor', () => {
     expect(Object.fromEntries(blameFor(failure, 3).map(({ hop, points }) => [hop, points]))).toEqual(expected)
   })
 
+  const silent = (hop: number): CircuitFailure => ({ ...seen('timeout', 3), silent: hop })
+  it.each([
+    ['nobody else for a neighbour behind NAT that cannot be reached', said(0, 'connect-failed'), [1], { 1: 1 }],
+    ['nobody else for a neighbour behind NAT that was lost', said(1, 'channel-lost'), [2], { 2: 0.75 }],
+    ['nobody else for an extension behind NAT that timed out here', seen('timeout', 1), [1], { 1: 0.5 }],
+    ['the neighbour as well where another hop is behind NAT', said(0, 'connect-failed'), [2], { 0: 0.25, 1: 1 }],
+    ['the first hop that is silent, a little the one before it', silent(1), [], { 0: 0.25, 1: 1 }],
+    ['only the silent hop where it is behind NAT', silent(2), [2], { 2: 1 }],
+    ['nobody where the guard is silent: it may be the network', silent(0), [], {}],
+  ])('blames %s', (_, failure, behindNat, expected) => {
+    expect(Object.fromEntries(blameFor(failure, 3, behindNat).map(({ hop, points }) => [hop, points]))).toEqual(expected)
+  })
+
   it('never blames beyond the path', () => {
     const reasons: CloseReason[] = [
       'connect-failed',
@@ -67,6 +80,12 @@ describe('RelayHealth', () => {
     const health = new RelayHealth()
     for (let i = 0; i < 4; i++) health.noteFailure([path[0]!, path[1]!, idOf(10 + i)], said(1, 'connect-failed'), 0)
     expect(health.setAside(0).has(path[1]!)).toBe(true)
+  })
+
+  it('sets a relay behind NAT aside by itself, however often, and its guard never for it', () => {
+    const health = new RelayHealth()
+    for (let i = 0; i < 20; i++) health.noteFailure([path[0]!, idOf(10 + i), path[2]!], said(0, 'connect-failed'), 0, [1])
+    expect([...health.setAside(0)]).toEqual(Array.from({ length: 20 }, (_, i) => idOf(10 + i)))
   })
 
   it('forgives by success', () => {
