@@ -9,6 +9,6 @@ export const bootstrapProfile: RoleProfile = {
   summary: 'is the first address of newcomers: it tells them of the other nodes and carries no traffic',
   listens: true,
   serves: false,
-  modules: ['listening', 'directory-server'],
+  modules: ['listening', 'directory-server', 'stun'],
   defaults: { link: { listen: [`/ip4/0.0.0.0/tcp/${PORT}`] } },
 }

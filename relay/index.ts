@@ -24,12 +24,12 @@ export const middleProfile: RoleProfile = {
   defaults: listening,
 }
 
-/** A NAT relay: nodes that nobody can connect to are reached through it. Announced now; the reaching itself is not built yet. */
+/** A NAT relay: nodes that nobody can connect to are reached through it. */
 export const relayProfile: RoleProfile = {
   role: 'relay',
-  summary: 'will let nodes behind NAT be reached; announced in the descriptor, not served yet',
+  summary: 'lets nodes behind NAT be reached, and meet each other',
   listens: true,
   serves: false,
-  modules: ['listening', 'directory-server', 'descriptor'],
+  modules: ['listening', 'directory-server', 'descriptor', 'nat-relay'],
   defaults: listening,
 }

@@ -2,15 +2,15 @@ import { formatIp, type IpAddress, MalformedError, messageOf, type NodeId, nodeK
 import { CircuitPool, Client, type PoolEvent } from '../client/index.ts'
 import { chooseSuite, systemRandom } from '../crypto/index.ts'
 import { dialAddresses, View } from '../directory/index.ts'
-import type { OwnFields } from '../discovery/index.ts'
+import type { Discovery, OwnFields } from '../discovery/index.ts'
 import { createExitService, createResolver, type Exit, KernelBackend, ownAddressCheck } from '../egress/index.ts'
 import { HttpProxy, SocksServer } from '../ingress/index.ts'
 import { BatchPool, ByteMeter, type ChannelDialer, type Host } from '../link/index.ts'
+import type { NatService } from '../nat/index.ts'
 import { OnionKeyring } from '../onion/index.ts'
 import { addressOf, constraintsOf, GuardSample, PathViews } from '../path/index.ts'
 import { RelayEngine } from '../relaying/index.ts'
 import { Store } from '../store/index.ts'
-import { announcedAddresses } from './announced-addresses.ts'
 import type { NodeConfig } from './config.ts'
 import type { Clocks } from './facts.ts'
 import type { Ground } from './ground.ts'
@@ -18,6 +18,7 @@ import { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Ide
 import { watchNetwork } from './network-watch.ts'
 import type { NodeEvent } from './node-control.ts'
 import { appear, ClientPresence, type Presence } from './presence.ts'
+import { createReach, type Reach, ReachParts, rolesWhenReached } from './reachable.ts'
 import { modulesOf } from './roles.ts'
 import { type ClientParts, RunningNode, type ServingParts } from './running-node.ts'
 import type { StartOptions } from './start.ts'
@@ -89,24 +90,36 @@ async function startParts(ground: Ground, listeners: Set<(event: NodeEvent) => v
 async function startServingNode(
   ground: Ground,
   listeners: Set<(event: NodeEvent) => void>,
-  { signal }: StartOptions,
+  { signal, place }: StartOptions,
 ): Promise<RunningNode> {
-  const { config, modules, stops } = ground
+  const { config, modules, stops, logger } = ground
   const identity = await loadIdentity(ground)
   const keyring = await loadKeyring(ground, identity)
-  let serving: ServingParts | null = null
-  const presence = await appear(ground, identity, async (host) => {
-    // Told at the start rather than by every edition of the descriptor.
-    announcedAddresses(host.addresses(), config.node.advertise, config.network.admission.privateAddresses)
-    if (modules.has('relaying')) serving = startServing(ground, host, keyring, identity)
-    return { serving: { seed: identity.seed, fields: () => ownFields(ground, host, keyring, serving?.exit ?? null) } }
-  })
-  const parts = serving as ServingParts | null
+  const reachParts = config.nat.enabled ? new ReachParts() : null
+  let made: { readonly serving: ServingParts | null; readonly reach: Reach } | null = null
+  let discovery: Discovery | null = null
+  const presence = await appear(
+    ground,
+    identity,
+    async (host) => {
+      const isJoined = (): boolean => discovery?.status.state === 'joined'
+      const reach = createReach(ground, identity, host, reachParts, isJoined, () => discovery?.changed())
+      const serving = modules.has('relaying') ? startServing(ground, host, keyring, identity) : null
+      made = { serving, reach }
+      return { serving: { seed: identity.seed, fields: () => ownFields(ground, reach, keyring, serving?.exit ?? null) } }
+    },
+    reachParts,
+  )
+  discovery = presence.discovery
+  const { serving: parts, reach } = made!
   stops.push(() => presence.host.stop())
   if (parts?.exit) stops.push(() => parts.exit?.close())
   if (parts) stops.push(() => parts.engine.stop())
   stops.push(() => presence.discovery.stop())
   signal.throwIfAborted()
+  const { service } = reach
+  if (service !== null) stops.push(() => service.stop())
+  await service?.start()
   await presence.discovery.start()
   stops.push(rotateKeys(ground, keyring, () => presence.discovery.changed()))
   return finish(
@@ -114,7 +127,19 @@ async function startServingNode(
     listeners,
     () => presence,
     parts,
-    (event) => (modules.has('client') ? startClient(ground, presence.host.dialer, identity.id, event) : Promise.resolve(null)),
+    service,
+    async (event) => {
+      const client = modules.has('client') ? await startClient(ground, presence.host.dialer, identity.id, event) : null
+      stops.push(
+        watchNetwork(async (why) => {
+          logger.info('the network has changed', { why })
+          service?.networkChanged()
+          client?.guards.noteNetworkChange()
+          client?.pool.plan()
+        }, place),
+      )
+      return client
+    },
   )
 }
 
@@ -133,6 +158,7 @@ async function startClientNode(
     ground,
     listeners,
     () => presence.current,
+    null,
     null,
     async (event) => {
       const client = await startClient(ground, presence.dialer, null, event)
@@ -155,6 +181,7 @@ async function finish(
   listeners: Set<(event: NodeEvent) => void>,
   presence: () => Presence,
   serving: ServingParts | null,
+  nat: NatService | null,
   startClientParts: (event: (event: PoolEvent) => void) => Promise<ClientParts | null>,
 ): Promise<RunningNode> {
   let poolEvent: (event: PoolEvent) => void = () => {}
@@ -164,23 +191,29 @@ async function finish(
   const joined = presence().discovery.whenJoined()
   const stopsLastFirst = stops.reverse()
   const node = new RunningNode(
-    { config, presence, crypto, view, client, serving, warnings, clocks, logger, joined, stops: stopsLastFirst },
+    { config, presence, crypto, view, client, serving, nat, warnings, clocks, logger, joined, stops: stopsLastFirst },
     listeners,
   )
   poolEvent = (event) => node.poolEvent(event)
   return node
 }
 
-/** What this node says of itself in its descriptor. */
-function ownFields({ config }: Ground, host: Host, keyring: OnionKeyring, exit: Exit | null): OwnFields {
-  const { advertise, roles, bandwidthBytesPerSecond, family } = config.node
-  const { network } = config
+/** What this node says of itself in its descriptor; null while there is nothing true to say. */
+function ownFields({ config }: Ground, { announce }: Reach, keyring: OnionKeyring, exit: Exit | null): OwnFields | null {
+  const { roles, bandwidthBytesPerSecond, family } = config.node
+  const announced = announce()
+  if (announced === null) return null
+  const possible = rolesWhenReached(
+    roles.filter((role) => role !== 'client'),
+    announced.reach,
+  )
+  if (possible.length === 0) return null
   return {
     onionKey: keyring.current,
-    addresses: announcedAddresses(host.addresses(), advertise, network.admission.privateAddresses),
-    reach: { kind: 'direct' },
-    roles: roles.filter((role) => role !== 'client'),
-    exitPolicy: exit?.summary() ?? null,
+    addresses: announced.addresses,
+    reach: announced.reach,
+    roles: possible,
+    exitPolicy: possible.includes('exit') ? (exit?.summary() ?? null) : null,
     bandwidth: bandwidthBytesPerSecond,
     family: family.map(parseNodeId),
     protocols: PROTOCOLS,
@@ -295,6 +328,7 @@ async function startClient(
   const pool = new CircuitPool({
     config: config.path,
     buildAttempts: config.client.buildAttempts,
+    liveness: config.client,
     suite,
     random: systemRandom(suite),
     view,

@@ -46,10 +46,10 @@ const rules: readonly Rule[] = [
     const message = `link.listen[${at}] is ${quote(link.listen[at])}; it must be /ip4/A.B.C.D/tcp/PORT or /ip6/X::Y/tcp/PORT (port 0: any free one)`
     return { key: ['link', 'listen', at], message }
   },
-  ({ node, link }) => {
+  ({ node, link, nat }) => {
     const wildcard = link.listen.find((text) => isWildcard(parseNodeAddress(text)?.host ?? ''))
-    if (wildcard === undefined || node.advertise.length > 0) return null
-    const message = `link.listen holds ${quote(wildcard)}, which others cannot connect to as it stands; name the public addresses in node.advertise`
+    if (wildcard === undefined || node.advertise.length > 0 || nat.enabled) return null
+    const message = `link.listen holds ${quote(wildcard)}, which others cannot connect to as it stands, and nat.enabled is false; name the public addresses in node.advertise`
     return { key: ['link', 'listen'], message }
   },
   ({ node }) => {
@@ -58,7 +58,7 @@ const rules: readonly Rule[] = [
       ? null
       : { key: ['node', 'advertise'], message: `node.advertise holds ${quote(wildcard)}; others need an address of this machine` }
   },
-  ...(['client', 'path', 'socks', 'http', 'relaying', 'exit'] as const).map<Rule>((section) => (config, isSet) => {
+  ...(['client', 'path', 'socks', 'http', 'nat', 'relay', 'relaying', 'exit'] as const).map<Rule>((section) => (config, isSet) => {
     const roles = rolesOfSection(section)
     if (roles === null || !isSet([section]) || roles.some((role) => config.node.roles.includes(role))) return null
     const wanted = roles.map(quote).join(', ')

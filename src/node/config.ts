@@ -8,6 +8,7 @@ import { discoveryConfig } from '../discovery/index.ts'
 import { exitConfig } from '../egress/index.ts'
 import { httpConfig, socksConfig } from '../ingress/index.ts'
 import { linkConfig } from '../link/index.ts'
+import { natConfig, relayServerConfig } from '../nat/index.ts'
 import { pathConfig } from '../path/index.ts'
 import { relayingConfig } from '../relaying/index.ts'
 import { isErrno } from '../store/index.ts'
@@ -28,6 +29,8 @@ export const configSchema = z.strictObject({
   http: httpConfig.prefault({}).describe('The HTTP proxy of a client.'),
   path: pathConfig.prefault({}).describe('Which relays the circuits of a client go through.'),
   discovery: discoveryConfig.prefault({}).describe('How this node looks for others and keeps its view.'),
+  nat: natConfig.prefault({}).describe('How a node that others connect to is reached: behind a home router too.'),
+  relay: relayServerConfig.prefault({}).describe('Limits of what a relay does for nodes behind NAT.'),
   relaying: relayingConfig.prefault({}).describe('Limits of what a relay does for the circuits of others.'),
   exit: exitConfig.prefault({}).describe('What an exit lets through, and its limits.'),
   control: controlSection.prefault({}).describe('How commands and programs on this machine talk to the node.'),

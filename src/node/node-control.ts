@@ -1,6 +1,6 @@
 import type { NodeId } from '../base/index.ts'
 import type { Role, ServingRole } from '../directory/index.ts'
-import type { NatFacts, ReachFacts } from '../nat/index.ts'
+import type { NatFacts, ReachFacts, RelayServerStats, StunServerStats } from '../nat/index.ts'
 import type { CloseReason } from '../onion/index.ts'
 
 /**
@@ -74,6 +74,12 @@ export interface NodeStatus {
   readonly client: ClientFacts | null
   /** Null for a node that serves no circuits. */
   readonly relaying: RelayingFacts | null
+  /** How others reach this node; null for a pure client, and with `nat.enabled = false`. */
+  readonly reachability: NatFacts['state'] | null
+  /** What it does as a relay for nodes behind NAT; null without the role `relay`. */
+  readonly natRelay: RelayServerStats | null
+  /** What its STUN server does; null without the role `bootstrap`. */
+  readonly stun: StunServerStats | null
   readonly memory: { readonly rssBytes: number; readonly heapBytes: number; readonly externalBytes: number }
   /** Links to other nodes, of either kind. */
   readonly links: number

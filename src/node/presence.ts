@@ -7,6 +7,7 @@ import { Discovery, type DiscoveryOptions, dhtService } from '../discovery/index
 import { type ChannelDialer, createHost, type Host } from '../link/index.ts'
 import type { Ground } from './ground.ts'
 import { createIdentity, type Identity } from './identity.ts'
+import type { ReachParts } from './reachable.ts'
 
 /** How a node appears in the network: an identity, its host, and the search for others. Inert until `discovery.start()`. */
 export interface Presence {
@@ -15,11 +16,15 @@ export interface Presence {
   readonly discovery: Discovery
 }
 
-/** @param options what discovery is told besides the rules and its configuration, once the host listens */
+/**
+ * @param options what discovery is told besides the rules and its configuration, once the host listens
+ * @param reach what a serving node's host needs for relays
+ */
 export async function appear(
   ground: Ground,
   identity: Identity,
   options: (host: Host) => Promise<Pick<DiscoveryOptions, 'serving' | 'peers'>>,
+  reach: ReachParts | null = null,
 ): Promise<Presence> {
   const { config, clocks, view, suite } = ground
   const serves = ground.modules.has('listening')
@@ -34,7 +39,8 @@ export async function appear(
     meter: ground.meter,
     memory: ground.memory,
     logger: ground.logger.child('link'),
-    services: services as ServiceFactoryMap<{ dht?: KadDHT }>,
+    services: { ...services, ...reach?.services } as ServiceFactoryMap<{ dht?: KadDHT }>,
+    ...(reach === null ? {} : { transports: reach.transports }),
   })
   try {
     const discovery = new Discovery(

@@ -10,6 +10,8 @@ export type Module =
   | 'directory-server' // DHT server, gossip, answers pulls of the view
   | 'descriptor' // publishes a descriptor, with proof of work
   | 'relaying' // the relay engine: circuits of others
+  | 'nat-relay' // nodes behind NAT are reached through it
+  | 'stun' // others ask it how they are seen
   | 'exit' // streams leave here: policy, resolver, kernel sockets
   | 'client' // guards, circuit pool, streams of one's own
   | 'ingress' // SOCKS5 and HTTP proxies
@@ -56,6 +58,8 @@ const sectionModules: { readonly [S in keyof ConfigSections]?: readonly Module[]
   path: ['client'],
   socks: ['ingress'],
   http: ['ingress'],
+  nat: ['listening'],
+  relay: ['nat-relay'],
   relaying: ['relaying'],
   exit: ['exit'],
 }

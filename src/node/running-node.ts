@@ -4,7 +4,7 @@ import type { CircuitPool, Client, PoolEvent } from '../client/index.ts'
 import type { ServingRole, View } from '../directory/index.ts'
 import type { Exit } from '../egress/index.ts'
 import type { HttpProxy, SocksServer } from '../ingress/index.ts'
-import type { NatFacts, ReachFacts } from '../nat/index.ts'
+import type { NatFacts, NatService, ReachFacts } from '../nat/index.ts'
 import type { GuardSample } from '../path/index.ts'
 import type { RelayEngine } from '../relaying/index.ts'
 import type { NodeConfig } from './config.ts'
@@ -22,6 +22,7 @@ import type {
   StreamFacts,
 } from './node-control.ts'
 import type { Presence } from './presence.ts'
+import { natDisabled, notServing } from './reachable.ts'
 import { VERSION } from './version.ts'
 import type { Warnings } from './warnings.ts'
 
@@ -48,6 +49,8 @@ export interface NodeParts {
   readonly view: View
   readonly client: ClientParts | null
   readonly serving: ServingParts | null
+  /** How it is reached; null for a pure client, and where the configuration's word is taken. */
+  readonly nat: NatService | null
   readonly warnings: Warnings
   readonly clocks: Clocks
   readonly logger: Logger
@@ -112,7 +115,7 @@ export class RunningNode implements NodeControl {
   }
 
   status(): NodeStatus {
-    const { config, view, client, serving, warnings, clocks } = this.#p
+    const { config, view, client, serving, nat, warnings, clocks } = this.#p
     const { host, discovery } = this.#p.presence()
     const wall = clocks.wall()
     const memory = memoryUsage()
@@ -138,6 +141,9 @@ export class RunningNode implements NodeControl {
       guards: client ? this.#guards(client) : null,
       client: client ? this.#clientFacts(client) : null,
       relaying: serving ? relayingFacts(serving) : null,
+      reachability: nat?.facts().state ?? null,
+      natRelay: nat?.relayStats ?? null,
+      stun: nat?.stunStats ?? null,
       memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed, externalBytes: memory.external },
       links: host.links().length,
       warnings: warnings.list(),
@@ -164,16 +170,13 @@ export class RunningNode implements NodeControl {
   }
 
   nat(): NatFacts | null {
-    return null
+    return this.#p.nat?.facts() ?? null
   }
 
-  reach(_id: NodeId, _signal: AbortSignal): Promise<ReachFacts> {
-    return Promise.reject(
-      new ShallotError('not-serving', 'a node that is only a client connects to its guards alone: it reaches for no other node', {
-        kind: 'usage',
-        retry: 'never',
-      }),
-    )
+  async reach(id: NodeId, signal: AbortSignal): Promise<ReachFacts> {
+    const { nat, config } = this.#p
+    if (nat === null) throw config.nat.enabled ? notServing() : natDisabled()
+    return nat.reach(id, signal)
   }
 
   async newCircuit(): Promise<CircuitFacts> {

@@ -98,6 +98,7 @@ export class Puncher {
   readonly #stopping = new AbortController()
   readonly #undo: (() => void)[] = []
   #initiating = 0
+  #isPrepared = false
 
   constructor(options: PuncherOptions, modules: PuncherModules) {
     this.#options = options
@@ -118,10 +119,10 @@ export class Puncher {
           })
   }
 
-  /** What this machine lacks for it, and what that costs. Known after `start`. */
+  /** What this machine lacks for it, and what that costs. Known after `prepare`. */
   get lost(): readonly string[] {
     if (!this.#options.config.enabled) return []
-    const { unavailable } = this.#modules.host.punching
+    const unavailable = this.#isPrepared ? this.#modules.host.punching.unavailable : null
     const noUdp = this.#webRtc?.unavailable ?? null
     return [
       ...(unavailable === null
@@ -131,11 +132,26 @@ export class Puncher {
     ]
   }
 
-  /** Begins to take part. Loads what dialling from the listening port needs. */
+  /** The ways this node can punch. Known after `prepare`. */
+  get ways(): { readonly tcp: boolean; readonly udp: boolean } {
+    const { enabled } = this.#options.config
+    return {
+      tcp: enabled && this.#isPrepared && this.#modules.host.punching.unavailable === null,
+      udp: enabled && this.#webRtc !== null && this.#webRtc.unavailable === null,
+    }
+  }
+
+  /** Loads what dialling from the listening port needs: only for a node behind NAT. */
+  async prepare(): Promise<void> {
+    if (!this.#options.config.enabled) return
+    await this.#modules.host.preparePunching()
+    this.#isPrepared = true
+  }
+
+  /** Begins to take part: a node that others reach directly needs no more than this, one behind NAT `prepare` too. */
   async start(): Promise<void> {
     if (!this.#options.config.enabled) return
     const { host } = this.#modules
-    await host.preparePunching()
     const onOpen = (event: CustomEvent<Connection>): void => this.#opened(event.detail)
     const onClose = (event: CustomEvent<Connection>): void => this.#closed(event.detail)
     host.libp2p.addEventListener('connection:open', onOpen)
