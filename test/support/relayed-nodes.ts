@@ -164,9 +164,9 @@ export async function until(what: string, isSo: () => boolean, ms = 10_000): Pro
 /** A node with a reservation that takes what it is brought as bare streams: what a relay does to bytes is seen on them. */
 export async function startTarget(
   relay: TestRelay,
-  options: { answer?: number } = {},
+  options: { answer?: number; outboundAddress?: string } = {},
 ): Promise<TestNode & { taken: Stream[]; callers: NodeId[] }> {
-  const node = await startNode()
+  const node = await startNode(options.outboundAddress === undefined ? {} : { outboundAddress: options.outboundAddress })
   const taken: Stream[] = []
   const callers: NodeId[] = []
   await node.host.libp2p.handle(

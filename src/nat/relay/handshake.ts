@@ -36,7 +36,7 @@ export function readMessage(stream: Stream, signal: AbortSignal): Promise<Uint8A
         resolve(message)
       })
     }
-    const onEnd = (): void => fail(new MalformedError('message', 'is cut short'))
+    const onEnd = (): void => fail(stream.status === 'open' ? new MalformedError('message', 'is cut short') : lost())
     const onClose = (): void => fail(lost())
     const onAbort = (): void => fail(signal.reason)
     if (signal.aborted) return reject(signal.reason)

@@ -21,6 +21,8 @@ export interface StopServiceModules {
 
 /** From a relay's request until the peer's identity is proven. */
 const TAKE_TIMEOUT_MS = 10_000
+/** Calls of peers that are no relays of this node, until they are refused. */
+const UNWANTED_MAX = 16
 
 /** Takes the connections that relays bring: only those of relays that were asked to. */
 export class StopService {
@@ -29,6 +31,7 @@ export class StopService {
   readonly #rates: RequestRates
   /** Streams of such relays that carry, or are to carry, a connection. */
   readonly #streams = new Set<Stream>()
+  readonly #unwanted = new Set<Stream>()
   #closing = new AbortController()
 
   constructor(config: StopServiceConfig, modules: StopServiceModules) {
@@ -53,20 +56,26 @@ export class StopService {
   async stop(): Promise<void> {
     this.#closing.abort(new Error('stopping'))
     await this.#modules.host.libp2p.unhandle(STOP_PROTOCOL)
-    for (const stream of [...this.#streams]) stream.abort(new Error('stopping'))
+    for (const stream of [...this.#streams, ...this.#unwanted]) stream.abort(new Error('stopping'))
   }
 
   async #stop(stream: Stream, connection: Connection): Promise<void> {
     const { mayBring, now, transport, logger } = this.#modules
     const relay = connection.remotePeer.toString() as NodeId
     const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(TAKE_TIMEOUT_MS)])
+    const isWanted = isOwnConnection(connection) && mayBring(relay)
+    // Those of others are only read to be refused, a few at a time, and don't take the places of those that are wanted.
+    const streams = isWanted ? this.#streams : this.#unwanted
+    if (streams.size >= (isWanted ? this.#config.maxInbound : UNWANTED_MAX)) {
+      stream.abort(new Error('too many relayed connections'))
+      return
+    }
+    streams.add(stream)
+    stream.addEventListener('close', () => streams.delete(stream))
     try {
-      if (!isOwnConnection(connection) || !mayBring(relay)) return refuse(stream, STATUS.permissionDenied)
-      if (this.#streams.size >= this.#config.maxInbound) return refuse(stream, STATUS.resourceLimitExceeded)
-      this.#streams.add(stream)
-      stream.addEventListener('close', () => this.#streams.delete(stream))
       const request = await readRequest(stream, signal)
       if (request === null) return refuse(stream, STATUS.malformedMessage)
+      if (!isWanted) return refuse(stream, STATUS.permissionDenied)
       if (request.type !== 'connect') return refuse(stream, STATUS.unexpectedMessage)
       if (request.peer === null) return refuse(stream, STATUS.malformedMessage)
       if (!this.#rates.take(relay, now())) return refuse(stream, STATUS.resourceLimitExceeded)
