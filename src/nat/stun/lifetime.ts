@@ -28,10 +28,10 @@ export class LifetimeSearch {
     const left = this.#endsAt - now
     const isBounded = this.#dead !== Number.POSITIVE_INFINITY
     if (isBounded && this.#dead - this.#alive <= Math.max(FINE_MS, this.#alive * FINE_SHARE)) return null
-    const wanted = isBounded ? (this.#alive + this.#dead) / 2 : Math.max(this.#firstMs, this.#alive * 2)
+    const wanted = Math.floor(isBounded ? (this.#alive + this.#dead) / 2 : Math.max(this.#firstMs, this.#alive * 2))
     if (wanted <= left) return wanted
     // What is left may still be a step worth taking.
-    return left > this.#alive * (1 + FINE_SHARE) && left > FINE_MS && !isBounded ? left : null
+    return left > this.#alive * (1 + FINE_SHARE) && left > FINE_MS && !isBounded ? Math.floor(left) : null
   }
 
   note(silenceMs: number, survived: boolean): void {
