@@ -10,7 +10,7 @@ import {
 } from '../src/onion/index.ts'
 import type { CircuitFailure } from '../src/path/index.ts'
 import type { Cancel } from './event-queue.ts'
-import type { Place } from './network.ts'
+import { DIAL_TIMEOUT_MS, type Place } from './network.ts'
 import type { SimulatedRelay } from './relay.ts'
 import type { World } from './world.ts'
 
@@ -83,6 +83,10 @@ export const buildAsMessages: Build = (world, builder, hops, done) => {
         refuse('unknown-relay')
         return
       }
+      if (!hops[target]!.isReached) {
+        queue.after(DIAL_TIMEOUT_MS, () => refuse('connect-failed'))
+        return
+      }
       // The channel is opened first (there and back), then the first cell goes there and the answer all the way back.
       const opened = (): void =>
         carry(target, target + 1, () =>
@@ -145,7 +149,11 @@ class MachineBuild {
 
   /** Opens the channel from party `from` (0 the client, i the relay i - 1) to the hop of that number. */
   #dial(from: number, opened: () => void, failed: () => void): void {
-    const { network } = this.#world
+    const { network, queue } = this.#world
+    if (!this.#hops[from]!.isReached) {
+      queue.after(DIAL_TIMEOUT_MS, failed)
+      return
+    }
     const here = this.#place(from)
     const there = this.#place(from + 1)
     network.send(here, there, 64, () => network.send(there, here, 64, () => {

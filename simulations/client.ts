@@ -106,8 +106,9 @@ export class SimulatedClient extends SimulatedNode {
     })
   }
 
-  #noteEnd({ path }: PathChoice, { failure, established }: BuildEnd): void {
+  #noteEnd({ path, relays }: PathChoice, { failure, established }: BuildEnd): void {
     const { now } = this.world.queue
+    const behindNat = relays.flatMap(({ reach }, index) => (reach === 'direct' ? [] : [index]))
     if (established > 0) {
       this.guards.noteSuccess(path[0], now, this.world.wall())
       this.guards.noteBuild(path[0], failure === null)
@@ -115,7 +116,7 @@ export class SimulatedClient extends SimulatedNode {
       this.guards.noteFailure(path[0], this.guards.networkProven(now), now)
     }
     if (failure === null) this.#health.noteSuccess(path, now)
-    else this.#health.noteFailure(path, failure, now)
+    else this.#health.noteFailure(path, failure, now, behindNat)
   }
 
   /** Carries traffic for a while: each hop's capacity is shared by the circuits through it. What went through is what the client has measured. */

@@ -1,6 +1,6 @@
 import { type NodeId, nodeIdFromKey, parseIp, type Random, shuffle } from '../src/base/index.ts'
 import type { CryptoSuite, KeyPair } from '../src/crypto/index.ts'
-import { addressScope, type PolicySummary, type ServingRole } from '../src/directory/index.ts'
+import { addressScope, type PolicySummary, type Reach, type ServingRole } from '../src/directory/index.ts'
 
 /** Who a simulated relay is: what its operator set up, and how long it has been there. */
 export interface RelayProfile {
@@ -9,8 +9,9 @@ export interface RelayProfile {
   /** Ed25519. */
   readonly identity: KeyPair
   readonly hostile: boolean
-  readonly roles: readonly ServingRole[]
-  readonly exitPolicy: PolicySummary | null
+  roles: readonly ServingRole[]
+  exitPolicy: PolicySummary | null
+  reach: Reach
   readonly address: string
   /** Bytes a second it can really carry. */
   readonly capacity: number
@@ -28,6 +29,8 @@ export interface PopulationOptions {
   readonly hostileNetworks: 'diverse' | 'few'
   /** Hostile relays: how long they have been known. */
   readonly hostileAgeMs: number
+  /** Of the relays that are no guards, the share that is behind NAT; none when not given. */
+  readonly homeShare?: number
 }
 
 /** Relays that help others in and are always up. */
@@ -68,6 +71,7 @@ export function drawPopulation(options: PopulationOptions, suite: CryptoSuite, r
       hostile: isHostile,
       roles,
       exitPolicy: roles.includes('exit') ? drawPolicy(random) : null,
+      reach: { kind: 'direct' },
       address,
       capacity,
       claim: capacity,
@@ -77,7 +81,24 @@ export function drawPopulation(options: PopulationOptions, suite: CryptoSuite, r
   })
   const honest = relays.filter((relay) => !relay.hostile)
   drawFamilies(honest, random)
+  if (options.homeShare !== undefined) drawHomes(honest.slice(BOOTSTRAP_RELAYS), options.homeShare, random)
   return relays
+}
+
+/** Puts relays behind NAT, half of them punchable; a third of the guards carry them. */
+function drawHomes(relays: readonly RelayProfile[], share: number, random: Random): void {
+  const guards = relays.filter(({ roles }) => roles.includes('guard'))
+  const carriers = shuffle([...guards], random).slice(0, Math.max(2, Math.ceil(guards.length / 3)))
+  for (const carrier of carriers) carrier.roles = [...carrier.roles, 'relay']
+  for (const relay of relays.filter(({ roles }) => !roles.includes('guard'))) {
+    if (random.unit() >= share) continue
+    const punchable = random.unit() < 0.5
+    const via = shuffle([...carriers], random).slice(0, 2)
+    relay.reach = { kind: 'relayed', via: via.map(({ id }) => id), punchable }
+    if (punchable) continue
+    relay.roles = ['middle']
+    relay.exitPolicy = null
+  }
 }
 
 function drawRoles(index: number, random: Random): readonly ServingRole[] {

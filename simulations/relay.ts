@@ -53,7 +53,7 @@ export class SimulatedRelay extends SimulatedNode implements Reachable {
       expiresAt: publishedAt + rules.descriptors.lifetimeMs,
       onionKey: this.keyring.current,
       addresses: [`/ip4/${profile.address}/tcp/443`, `/ip4/${profile.address}/tcp/444/tls`],
-      reach: { kind: 'direct' },
+      reach: profile.reach,
       roles: profile.roles,
       exitPolicy: profile.exitPolicy,
       bandwidth: profile.claim,
@@ -63,6 +63,12 @@ export class SimulatedRelay extends SimulatedNode implements Reachable {
       work: this.#work,
     })
     return this.#signed
+  }
+
+  /** Whether there is a way to it: behind NAT, one of its NAT relays must be up for the first contact. */
+  get isReached(): boolean {
+    const { reach } = this.profile
+    return reach.kind === 'direct' || reach.via.some((id) => this.#registry.relay(id)?.place.up === true)
   }
 
   override start(): void {

@@ -2,6 +2,7 @@ import type { ExposureReport } from './exposure.ts'
 import type { Spread } from './observations.ts'
 import type { Scenario } from './scenarios.ts'
 import type { Report } from './simulation.ts'
+import type { HomesReport } from './traffic.ts'
 
 /** Rows of the table of convergence at most. */
 const CONVERGENCE_ROWS = 12
@@ -45,11 +46,23 @@ export function formatReport(report: Report, scenario: Scenario): string {
       ['position', 'relays', 'p5', 'p50', 'p95', 'most'],
       ...report.load.map((row) => [row.position, String(row.relays), ratio(row.low), ratio(row.half), ratio(row.high), ratio(row.most)]),
     ]),
+    ...(report.homes ? ['', ...formatHomes(report.homes)] : []),
     ...(report.ends.hostileRelays > 0 ? ['', ...formatEnds(report)] : []),
     '',
     `carried: ${network.messages} messages, ${network.megabytes} MB; ${network.pulls} pulls, ${network.pullsSame} of them found nothing to do; ${network.events} events`,
   ]
   return `${sections.join('\n')}\n`
+}
+
+function formatHomes({ punchable, notPunchable, capacity, middlesPunchable, middlesNotPunchable, exits }: HomesReport): string[] {
+  return [
+    'Behind NAT',
+    table([
+      ['punchable relays', String(punchable), 'not punchable', String(notPunchable)],
+      ['share of the capacity of middles', percent(capacity), 'exits of circuits', percent(exits)],
+      ['middles of circuits, punchable', percent(middlesPunchable), 'of last resort', percent(middlesNotPunchable)],
+    ]),
+  ]
 }
 
 function formatEnds({ ends, exposure }: Report): string[] {

@@ -9,6 +9,8 @@ export interface Scenario {
   readonly hostile: Pick<PopulationOptions, 'hostileShare' | 'hostileNetworks' | 'hostileAgeMs'>
   /** Share of relays and clients that are not there at the start. */
   readonly latecomers: number
+  /** Share of the relays that are no guards that is behind NAT. */
+  readonly homeShare?: number
   /** Relays count for what they claim, as if all had been measured: without the cap on the unmeasured. */
   readonly believesClaims?: boolean
   /** Schedules what happens. */
@@ -51,18 +53,7 @@ export const SCENARIOS: readonly Scenario[] = [
     hostile: nobody,
     latecomers: 0,
     arrange: (simulation, random) => {
-      for (const node of simulation.movable()) {
-        const { up, down } = CHURN[node.kind]
-        const leave = (): void => {
-          node.stop()
-          simulation.queue.after(exponential(down, random), arrive)
-        }
-        const arrive = (): void => {
-          simulation.join(node)
-          simulation.queue.after(exponential(up, random), leave)
-        }
-        simulation.queue.after(exponential(up, random), leave)
-      }
+      churn(simulation, simulation.movable(), random)
     },
   },
   {
@@ -93,6 +84,14 @@ export const SCENARIOS: readonly Scenario[] = [
     },
   },
   {
+    name: 'homes',
+    asks: 'What do relays behind NAT carry (eight of ten that are no guards, half of them not punchable) while they and their NAT relays come and go?',
+    hostile: nobody,
+    latecomers: 0,
+    homeShare: 0.8,
+    arrange: (simulation, random) => churn(simulation, simulation.homes(), random),
+  },
+  {
     name: 'sybil',
     asks: 'How often does a fifth of all relays, hostile, in networks of their own and known for a month, hold both ends?',
     hostile: { hostileShare: HOSTILE_SHARE, hostileNetworks: 'diverse', hostileAgeMs: 30 * DAY },
@@ -114,6 +113,22 @@ export const SCENARIOS: readonly Scenario[] = [
     arrange: nothing,
   },
 ]
+
+/** Nodes that come and go at random. */
+function churn(simulation: Simulation, nodes: ReturnType<Simulation['movable']>, random: Random): void {
+  for (const node of nodes) {
+    const { up, down } = CHURN[node.kind]
+    const leave = (): void => {
+      node.stop()
+      simulation.queue.after(exponential(down, random), arrive)
+    }
+    const arrive = (): void => {
+      simulation.join(node)
+      simulation.queue.after(exponential(up, random), leave)
+    }
+    simulation.queue.after(exponential(up, random), leave)
+  }
+}
 
 export function scenarioOf(name: string): Scenario | null {
   return SCENARIOS.find((scenario) => scenario.name === name) ?? null

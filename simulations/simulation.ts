@@ -10,7 +10,7 @@ import { BOOTSTRAP_RELAYS, drawPopulation, type RelayProfile } from './populatio
 import { mean } from './quantiles.ts'
 import { SimulatedRelay } from './relay.ts'
 import type { Scenario } from './scenarios.ts'
-import { type BuildReport, type EndsReport, type LoadReport, Traffic } from './traffic.ts'
+import { type BuildReport, type EndsReport, type HomesReport, type LoadReport, Traffic } from './traffic.ts'
 import { createWorld, type World } from './world.ts'
 
 export interface SimulationOptions {
@@ -49,6 +49,8 @@ export interface Report {
   readonly convergence: readonly Convergence[]
   readonly load: readonly LoadReport[]
   readonly ends: EndsReport
+  /** Null where no relay is behind NAT. */
+  readonly homes: HomesReport | null
   readonly exposure: ExposureReport | null
   readonly view: {
     /** Means over the clients at the end. */
@@ -90,7 +92,9 @@ export class Simulation {
     this.durationMs = options.hours * 3_600_000
     this.world = createWorld(options.seed, suite, options.scenario.believesClaims)
     const relays = Math.round(options.nodes * options.relayShare)
-    this.#profiles = drawPopulation({ relays, ...options.scenario.hostile }, this.world.suite, this.world.random('population'))
+    const { hostile, homeShare } = options.scenario
+    const population = { relays, ...hostile, ...(homeShare === undefined ? {} : { homeShare }) }
+    this.#profiles = drawPopulation(population, this.world.suite, this.world.random('population'))
     const registry = {
       relay: (id: NodeId) => this.#byId.get(id),
       bootstrap: () => this.relays.slice(0, BOOTSTRAP_RELAYS),
@@ -123,6 +127,11 @@ export class Simulation {
   /** Nodes that may come and go. */
   movable(): readonly SimulatedNode[] {
     return this.nodes.slice(BOOTSTRAP_RELAYS)
+  }
+
+  /** Relays behind NAT, and the guards that carry them. */
+  homes(): readonly SimulatedRelay[] {
+    return this.relays.filter(({ profile }) => profile.reach.kind === 'relayed' || profile.roles.includes('relay'))
   }
 
   /** A node comes up; a relay publishes itself when it has found others. */
@@ -202,6 +211,7 @@ export class Simulation {
       convergence: observations.convergence,
       load: this.#traffic.load(this.relays),
       ends: this.#traffic.ends(this.#profiles),
+      homes: this.#traffic.homes(this.#profiles),
       exposure: hostile.length > 0 ? new Exposure(this.world, this.relays).run(this.#options.monthClients) : null,
       view: {
         known: mean(clients.map(({ view }) => view.size)),

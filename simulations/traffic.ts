@@ -44,6 +44,18 @@ export interface EndsReport {
   readonly squared: number
 }
 
+/** Relays behind NAT, and what they carried. Shares are of circuits, but for the capacity. */
+export interface HomesReport {
+  readonly punchable: number
+  readonly notPunchable: number
+  /** Share of the capacity of all relays that have the role middle. */
+  readonly capacity: number
+  readonly middlesPunchable: number
+  /** Middles of last resort. */
+  readonly middlesNotPunchable: number
+  readonly exits: number
+}
+
 /** What a run notes of circuits. */
 export class Traffic {
   requests = 0
@@ -110,6 +122,28 @@ export class Traffic {
       return loadOf(position, serving, (relay) => this.#chosen[position].get(relay) ?? 0)
     })
     return [...perPosition, loadOf('all', relays, (relay) => this.#bytes.get(relay) ?? 0)]
+  }
+
+  homes(relays: readonly RelayProfile[]): HomesReport | null {
+    const homes = relays.filter(({ reach }) => reach.kind === 'relayed')
+    if (homes.length === 0) return null
+    const isPunchable = ({ reach }: RelayProfile): boolean => reach.kind === 'relayed' && reach.punchable
+    const isNot = ({ reach }: RelayProfile): boolean => reach.kind === 'relayed' && !reach.punchable
+    const share = (position: Position, counts: (profile: RelayProfile) => boolean): number => {
+      let circuits = 0
+      for (const [relay, count] of this.#chosen[position]) if (counts(relay.profile)) circuits += count
+      return circuits / this.#builds
+    }
+    const capacity = (some: readonly RelayProfile[]): number =>
+      some.filter(({ roles }) => roles.includes('middle')).reduce((sum, relay) => sum + relay.capacity, 0)
+    return {
+      punchable: homes.filter(isPunchable).length,
+      notPunchable: homes.filter(isNot).length,
+      capacity: capacity(homes) / capacity(relays),
+      middlesPunchable: share('middle', isPunchable),
+      middlesNotPunchable: share('middle', isNot),
+      exits: share('exit', isPunchable),
+    }
   }
 
   ends(relays: readonly RelayProfile[]): EndsReport {

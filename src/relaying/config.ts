@@ -17,7 +17,9 @@ export const relayingConfig = z.strictObject({
     .int()
     .min(1)
     .default(1_024)
-    .describe('Circuits of clients that one network address may have open here, whatever identities it uses.'),
+    .describe(
+      'Circuits of clients that one network address may have open here, whatever identities it uses. Relays, also those behind a NAT relay, are not counted by address.',
+    ),
   createsPerSecond: z.int().min(1).default(1_000).describe('Handshakes (CREATE) answered a second, in all; the burst is twice that.'),
   createsPerSecondPerPeer: z.int().min(1).default(200).describe('Handshakes answered a second for one peer; the burst is five times that.'),
   queueBudgetBytes: z

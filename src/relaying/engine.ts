@@ -10,7 +10,10 @@ import { ServedCircuit } from './served-circuit.ts'
 
 /** What the engine asks of the node's view. */
 export interface RelayDirectory {
-  /** The signed addresses of a relay of the view; null when it is not known. */
+  /**
+   * Where a relay of the view is dialled (`dialAddresses`): its signed addresses, or the way through its NAT relays; null when it is not known.
+   * Empty when it is known and there is no way to it but a link that stands.
+   */
   addressesOf(id: NodeId): readonly string[] | null
 }
 

@@ -16,7 +16,8 @@ const MAX_IDLE_PEERS = 4_096
 
 /**
  * Who may open how many circuits, and how fast. A relay is counted by its identity; a client also by its network address,
- * because its identity is fresh whenever it likes.
+ * because its identity is fresh whenever it likes. A node behind NAT that comes through its NAT relay is seen at that relay's address: as the known
+ * relay it is, it shares no room with the others there; whoever is not known does.
  */
 export class PeerQuota {
   readonly #config: RelayingConfig

@@ -77,6 +77,18 @@ describe('Simulation', { timeout: 60_000 }, () => {
   })
 })
 
+describe('relays behind NAT', { timeout: 60_000 }, () => {
+  it('carry circuits as middles and exits where they are punchable, and nothing where they are not and others are there', () => {
+    const { homes, builds } = run('homes', { nodes: 120, hours: 1, requestMinutes: 2 })
+    expect(homes!.punchable).toBeGreaterThan(3)
+    expect(homes!.notPunchable).toBeGreaterThan(3)
+    expect(homes!.middlesPunchable).toBeGreaterThan(0.02)
+    expect(homes!.middlesPunchable).toBeLessThan(homes!.capacity)
+    expect(homes!.middlesNotPunchable).toBe(0)
+    expect(builds.served).toBeGreaterThan(0.97)
+  })
+})
+
 describe('drawPopulation', () => {
   it('gives hostile relays few networks, of which the view then knows few relays', () => {
     const world = createWorld(1, suite)
