@@ -152,6 +152,20 @@ function askingCommands(program: Command, done: Done): void {
   asking(program, 'streams', 'the streams open now').action(async (options) =>
     done(await (await import('./commands/lists.ts')).streams(options)),
   )
+  asking(program, 'netcheck', 'how others reach this node, and what would make it better')
+    .option('--peer <id>', 'reach for this node of the view, and say how that went')
+    .option('--probe', 'ask STUN servers from here, without any node')
+    .addHelpText(
+      'after',
+      `
+Public, mapped, punchable or relayed, and why: addresses, the kind of NAT, the
+router's port mapping, relays, what the node can serve. When no node runs, the
+STUN servers of the network in the configuration are asked from here.
+
+  $ shallot netcheck
+  $ shallot netcheck --peer 12D3KooW...`,
+    )
+    .action(async (options) => done(await (await import('./commands/netcheck.ts')).netcheck(options)))
   asking(program, 'new-circuit', 'let what follows go over fresh circuits').action(async (options) =>
     done(await (await import('./commands/lists.ts')).newCircuit(options)),
   )

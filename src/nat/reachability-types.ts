@@ -87,6 +87,8 @@ export interface Situation {
   readonly mappingProblem: string | null
   readonly mappingEnabled: boolean
   readonly reservations: number
+  /** Whether relays may be used at all. */
+  readonly usesRelays: boolean
   readonly punching: { readonly tcp: boolean; readonly udp: boolean }
   readonly port: number | null
   readonly warning: string | null

@@ -1,25 +1,18 @@
 import { formatIp } from '../base/index.ts'
+import { isPunchable } from './behaviour.ts'
 import type { ServiceFacts } from './facts.ts'
 import type { FamilyView, Situation } from './reachability-types.ts'
+import { natKind } from './stun/index.ts'
 
-/** The NAT or firewall of a family in plain words (RFC 5780's two behaviours, RFC 3489's names for their pairs). */
+/** The NAT or firewall of a family in plain words. */
 export function kindOf({ behaviour, isSilent, direct, isFirewalled }: FamilyView): string {
   if (behaviour === null) {
     if (isFirewalled) return 'firewall'
     if (direct?.source === 'interface') return 'no NAT'
-    return isSilent ? 'unknown: no STUN server answered, so UDP is probably blocked' : 'unknown'
+    return isSilent ? 'blocked: no STUN server answered over UDP' : 'unknown'
   }
-  const { mapping, filtering } = behaviour
-  if (mapping === 'none') return isFirewalled || (filtering !== null && filtering !== 'endpoint-independent') ? 'firewall' : 'no NAT'
-  if (mapping === null) return 'NAT of unknown kind'
-  if (mapping !== 'endpoint-independent') return 'symmetric'
-  const kind = {
-    'endpoint-independent': 'full cone',
-    'address-dependent': 'address-restricted',
-    'address-and-port-dependent': 'port-restricted',
-  }
-  const name = filtering === null ? 'NAT with one public port for all (filtering unknown)' : kind[filtering]
-  return behaviour.portPreserved === false ? `${name}, public ports differ from local ones` : name
+  const kind = natKind(behaviour, true)
+  return isFirewalled && kind === 'no NAT' ? 'firewall' : kind
 }
 
 /** Why the state is what it is, the deciding reason first. */
@@ -41,7 +34,7 @@ export function reasonsFor(situation: Situation): string[] {
     reasons.push(`the router forwards ${mapping.external} (${mappingName(mapping.protocol)}), ${unproven}`)
   }
   if (mapping === null && mappingProblem !== null && (state === 'punchable' || state === 'relayed')) reasons.push(mappingProblem)
-  if (state === 'punchable' || state === 'relayed') {
+  if (situation.usesRelays && (state === 'punchable' || state === 'relayed')) {
     if (reservations === 0) reasons.push('no relay has accepted this node yet, so nobody can reach it')
     else reasons.push(`${reservations === 1 ? 'one relay holds' : `${reservations} relays hold`} a place for this node`)
   }
@@ -70,7 +63,10 @@ function decidingReason({ state, families, port, punching }: Situation): string 
     case 'relayed':
       if (deciding?.isSilent) return 'UDP is blocked: no STUN server answered, so the NAT is unknown and peers come through relays'
       if (deciding?.behaviour == null) return 'what the NAT does is not known yet; relays work whatever it is'
-      if (!punching.tcp && !punching.udp) return 'holes could be punched, but this machine lacks what that needs'
+      if (deciding.behaviour.mapping === null) return 'what the NAT does could not be found out; relays work whatever it is'
+      if (deciding.publicIp === null) return 'STUN servers see this node at a private address: they are not outside of its network'
+      if (isPunchable(deciding.behaviour) && !punching.tcp && !punching.udp)
+        return 'holes could be punched, but this machine lacks what that needs'
       return 'the NAT gives out another public port for each destination (symmetric), so holes can hardly be punched'
   }
 }

@@ -176,6 +176,7 @@ export class Reachability {
       mappingProblem: this.#mappingProblem,
       mappingEnabled: this.#options.mapping,
       reservations: this.#reservations.length,
+      usesRelays: this.#options.reservations > 0,
       punching: this.#punching,
       port: this.#listening[0]?.port ?? null,
       warning: this.warning,

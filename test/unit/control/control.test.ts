@@ -5,11 +5,13 @@ import { request } from 'node:http'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { ShallotError, silentLogger } from '../../../src/base/index.ts'
+import { type NodeId, ShallotError, silentLogger } from '../../../src/base/index.ts'
 import { ControlClient, type ControlServer, runningNodes, startControl } from '../../../src/control/index.ts'
+import type { NatFacts } from '../../../src/nat/index.ts'
 import { FakeNode, fakeCircuit, fakeStatus } from '../../support/fake-node.ts'
 import { temporaryFolder } from '../../support/processes.ts'
 
+const peer = '12D3KooWKktysxBH5AU7yAvm5J3Eq7q6UJrSXiX9BUSeq8n15EPw' as NodeId
 let folder: { path: string; remove(): void }
 let node: FakeNode
 let server: ControlServer
@@ -69,6 +71,35 @@ describe('a client of the control API', () => {
     expect((await client().streams())[0]!.target).toBe('example.com:443')
     expect((await client().newCircuit()).id).toBe(7)
     expect(node.asked).toEqual(['circuits false', 'circuits true', 'relays exit', 'newCircuit'])
+  })
+
+  test('is told how the node is reached, and has it reach for another', async () => {
+    expect(await client().nat()).toBeNull()
+    node.natFacts = { state: 'public' } as NatFacts
+    expect(await client().nat()).toEqual({ state: 'public' })
+    expect(await client().reach(peer)).toMatchObject({ peer, how: 'punched-tcp' })
+    expect(node.asked).toEqual([`reach ${peer}`])
+    node.failure = new ShallotError('not-serving', 'only a client', { kind: 'usage', retry: 'never' })
+    await expect(client().reach(peer)).rejects.toMatchObject({ code: 'not-serving' })
+  })
+
+  test('that goes away while the node reaches for another ends that', async () => {
+    const reaching = Promise.withResolvers<void>()
+    node.reach = (_, signal) => {
+      node.reaching = signal
+      reaching.resolve()
+      return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+    }
+    const [host, port] = server.address.split(':')
+    const body = JSON.stringify({ id: peer })
+    const socket = connect(Number(port), host)
+    socket.write(
+      `POST /v1/reach HTTP/1.1\r\nHost: ${server.address}\r\nAuthorization: Bearer ${token()}\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    )
+    await reaching.promise
+    socket.destroy()
+    await waitUntil(() => node.reaching!.aborted)
+    expect(node.reaching!.aborted).toBe(true)
   })
 
   test('stops the node, and is answered before', async () => {
@@ -134,6 +165,15 @@ describe('the control API refuses', () => {
     expect(answer.body.error?.code).toBe(code)
     expect(node.asked).toEqual([])
   })
+
+  test.each(['', 'x', '{}', '{"id":5}', '[]', 'null', '{"id":"12D3KooWnobody"}', `{"id":"${peer}","more":1}`])(
+    'to reach for %j',
+    async (body) => {
+      const answer = await ask('POST', '/v1/reach', {}, body)
+      expect([answer.status, answer.body.error?.code]).toEqual([400, 'bad-body'])
+      expect(node.asked).toEqual([])
+    },
+  )
 
   test('a body that is too long', async () => {
     expect((await ask('POST', '/v1/new-circuit', {}, 'x'.repeat(2000))).status).toBe(413)

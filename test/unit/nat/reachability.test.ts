@@ -387,9 +387,8 @@ test.each<[string, Partial<NatBehaviour>]>([
   ['no NAT', { mapping: 'none', filtering: 'endpoint-independent' }],
   ['firewall', { mapping: 'none' }],
   ['full cone', { filtering: 'endpoint-independent' }],
-  ['address-restricted', { filtering: 'address-dependent' }],
-  ['port-restricted', {}],
-  ['port-restricted, public ports differ from local ones', { portPreserved: false }],
+  ['address-restricted cone', { filtering: 'address-dependent' }],
+  ['port-restricted cone', {}],
   ['symmetric', { mapping: 'address-dependent' }],
 ])('a NAT is called %s', (kind, behaviour) => {
   const node = new Node().tell(listening(HOME), stun(4, '11.2.3.4', behaviour))
