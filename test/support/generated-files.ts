@@ -7,7 +7,7 @@ import { configReference, exampleConfig } from '../../src/node/index.ts'
 export const examples: readonly { readonly path: string; readonly roles: readonly Role[] }[] = [
   { path: 'shallot.example.toml', roles: ['client'] },
   { path: 'bootstrap/shallot.example.toml', roles: ['bootstrap'] },
-  { path: 'relay/shallot.example.toml', roles: ['guard', 'middle'] },
+  { path: 'relay/shallot.example.toml', roles: ['guard', 'middle', 'relay'] },
   { path: 'exit/shallot.example.toml', roles: ['exit'] },
 ]
 

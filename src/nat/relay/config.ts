@@ -84,7 +84,7 @@ export type RelayServerConfig = z.output<typeof relayServerConfig>
 
 /** How a node behind NAT keeps relays in front of itself. Times in milliseconds. */
 export const reservationsConfig = z.strictObject({
-  relays: z.int().min(1).max(8).default(2).describe('relays through which this node is reachable while it is behind NAT'),
+  relays: z.int().min(1).max(4).default(2).describe('relays through which this node is reachable while it is behind NAT'),
   attemptTimeoutMs: z.int().min(100).default(5000).describe('from dialling a relay to its answer'),
   nextAfterMs: z
     .int()
