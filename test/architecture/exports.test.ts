@@ -17,6 +17,7 @@ const core = [
   'ingress',
   'egress',
   'discovery',
+  'nat',
   'node',
   'control',
 ]

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { parseHostPort } from '../../base/index.ts'
 
 /** Limits of the STUN server. Sizes in bytes, without the headers of UDP and IP. */
 export const stunServerLimits = z.strictObject({
@@ -71,7 +72,10 @@ export type StunProbeTiming = z.output<typeof stunProbeTiming>
 
 /** Asking STUN servers. */
 export const stunProbeConfig = z.strictObject({
-  servers: z.array(z.string()).default([]).describe("STUN servers to ask beside the network's bootstrap nodes: HOST:PORT or [IPv6]:PORT"),
+  servers: z
+    .array(z.string().refine(isServer, { error: 'not a STUN server: HOST, HOST:PORT or [IPv6]:PORT' }))
+    .default([])
+    .describe("STUN servers to ask beside the network's bootstrap nodes: HOST:PORT or [IPv6]:PORT"),
   bootstrap: z.boolean().default(true).describe("whether the network's bootstrap nodes are asked"),
   timing: stunProbeTiming.prefault({}).describe('how long and how often is asked'),
 })
@@ -80,3 +84,12 @@ export type StunProbeConfig = z.output<typeof stunProbeConfig>
 /** All values at their defaults. */
 export const defaultStunServerConfig: StunServerConfig = stunServerConfig.parse({})
 export const defaultStunProbeTiming: StunProbeTiming = stunProbeTiming.parse({})
+
+function isServer(text: string): boolean {
+  try {
+    parseHostPort(text, 3478)
+    return true
+  } catch {
+    return false
+  }
+}

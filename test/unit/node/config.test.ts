@@ -49,7 +49,7 @@ describe('a configuration', () => {
     ['a client that advertises', '[node]\nadvertise = ["/ip4/198.51.100.7/tcp/1"]', /:2: node\.advertise is set, but/],
     [
       'a wildcard that says nothing to others',
-      serving('[link]\nlisten = ["/ip4/0.0.0.0/tcp/4460"]'),
+      serving('[link]\nlisten = ["/ip4/0.0.0.0/tcp/4460"]\n[nat]\nenabled = false'),
       /:4: link\.listen holds "\/ip4\/0\.0\.0\.0\/tcp\/4460", which others cannot connect to/,
     ],
     ['a wildcard told to others', serving(`advertise = ["/ip6/::/tcp/4"]\n${listen}`), /:3: node\.advertise holds "\/ip6\/::\/tcp\/4"/],
