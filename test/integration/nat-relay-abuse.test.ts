@@ -81,7 +81,7 @@ describe('a relay under abuse', () => {
     await serves(relay)
   })
 
-  it('gives a thousand identities of one address as many places as an address may have', async () => {
+  it('gives two hundred identities of one address as many places as an address may have', async () => {
     const relay = await startRelay({ requestsPerSecondPerAddress: 1000 })
     const nodes: TestNode[] = []
     const answers = { ok: 0, refused: 0 }
