@@ -86,6 +86,22 @@ describe('the known tier', () => {
     }
   })
 
+  test('counts nodes behind one NAT at its address, and behind one NAT relay, whether that is known or not', () => {
+    const nat = (i: number, address: string, via: number): boolean => {
+      const reach = { kind: 'relayed' as const, via: [relays[via]!.id], punchable: true }
+      const { bytes } = testDescriptor(relays[i]!, rules, START, { reach, roles: ['middle'], addresses: [`/ip4/${address}/tcp/1`] })
+      view.add(bytes, START)
+      return view.isKnown(relays[i]!.id)
+    }
+    const rules = rulesWith({ admission: { privateAddresses: true, perAddress: 2, perNet24: 8, perVia: 3 } })
+    let view = new View({ suite, rules })
+    for (let i = 0; i < 5; i++) nat(i, '127.1.0.1', 20 + i)
+    expect([view.size, view.reserveSize]).toEqual([2, 3])
+    view = new View({ suite, rules })
+    for (let i = 0; i < 6; i++) nat(i, `127.${i + 1}.0.1`, 20)
+    expect([view.size, view.reserveSize]).toEqual([3, 3])
+  })
+
   test('knows what it has', () => {
     const view = new View({ suite, rules: quickRules })
     const { bytes } = apart(1)
