@@ -3,11 +3,12 @@ import net from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { multiaddr } from '@multiformats/multiaddr'
 import { afterEach, describe, expect, it } from 'vitest'
-import { type NodeId, nodeIdFromKey, parseIp, SeededRandom, silentLogger } from '../../../../src/base/index.ts'
+import { type NodeId, nodeIdFromKey, parseIp, SeededRandom, silentLogger, TokenBucket } from '../../../../src/base/index.ts'
 import { createHost, parseTcpAddress } from '../../../../src/link/index.ts'
 import { readMessage, writeMessage } from '../../../../src/nat/relay/handshake.ts'
 import { type RelayCandidate, Reservations, reservationsConfig } from '../../../../src/nat/relay/index.ts'
-import { decodeStop, encodeStop, STATUS, STOP_PROTOCOL } from '../../../../src/nat/relay/messages.ts'
+import { decodeStop, encodeHop, encodeStop, HOP_PROTOCOL, STATUS, STOP_PROTOCOL } from '../../../../src/nat/relay/messages.ts'
+import { Pump, type PumpEnd } from '../../../../src/nat/relay/pump.ts'
 import { numbered, Recorder } from '../../../compliance/cell-channel.ts'
 import {
   relayedAddress,
@@ -209,16 +210,34 @@ describe('reservations', () => {
     const relay = await startRelay()
     const hidden = await startReserving(() => [relay.candidate])
     await until('the relay', () => hidden.reservations.current().length === 1)
-    const [connection] = relay.host.libp2p.getConnections().filter(({ remotePeer }) => remotePeer.toString() === hidden.host.id)
-    const stream = await connection!.newStream(STOP_PROTOCOL)
-    const claimed = nodeIdFromKey(new Uint8Array(32).fill(9))
-    writeMessage(stream, encodeStop({ type: 'connect', peer: claimed }))
-    expect(decodeStop(await readMessage(stream, AbortSignal.timeout(3000))).status).toBe(STATUS.ok)
-    // Nobody can prove the identity that was claimed.
-    stream.resume()
-    stream.send(randomBytes(100))
-    await until('the end', () => stream.status !== 'open')
-    expect(hidden.host.libp2p.getConnections().map(({ remotePeer }) => remotePeer.toString())).not.toContain(claimed)
+    const way = relay.host.libp2p.getConnections().find(({ remotePeer }) => remotePeer.toString() === hidden.host.id)!
+    // A relay that calls in its own name of choice, whoever dials.
+    let name: NodeId = nodeIdFromKey(new Uint8Array(32).fill(9))
+    const ends: PumpEnd[] = []
+    await relay.server.stop()
+    await relay.host.libp2p.handle(HOP_PROTOCOL, async (stream) => {
+      await readMessage(stream, AbortSignal.timeout(3000))
+      const onward = await way.newStream(STOP_PROTOCOL)
+      writeMessage(onward, encodeStop({ type: 'connect', peer: name }))
+      expect(decodeStop(await readMessage(onward, AbortSignal.timeout(3000))).status).toBe(STATUS.ok)
+      writeMessage(stream, encodeHop({ type: 'status', status: STATUS.ok }))
+      const now = (): number => performance.now()
+      const rates = [new TokenBucket(1e9, 1e9, now())]
+      const over = (_: unknown, end: PumpEnd): void => void ends.push(end)
+      new Pump({ dialler: stream, target: onward, maxBytes: 1e9, maxHeldBytes: 1e9, rates, now, over }).start()
+    })
+    const dialler = await startNode()
+    const dial = async (): Promise<boolean> => {
+      await dialler.host.libp2p
+        .dial(multiaddr(relayedAddress(relay, hidden.host.id)), { signal: AbortSignal.timeout(3000) })
+        .catch(() => {})
+      await delay(100)
+      return hidden.host.libp2p.getConnections().some(({ direct }) => !direct)
+    }
+    expect(await dial()).toBe(false)
+    expect(ends).toEqual(['reset'])
+    name = dialler.host.id
+    expect(await dial()).toBe(true)
   })
 
   it('cost a pure client nothing: it has no such transport', async () => {
