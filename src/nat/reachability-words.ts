@@ -89,7 +89,11 @@ export function adviceFor(situation: Situation): string[] {
   else if (v4 && !v4.direct && v4.state !== 'unknown') {
     if (mapping === null && !mappingEnabled) advice.push('set nat.mapping.enabled = true, so that the router is asked for a port')
     const wish = mapping === null && mappingEnabled ? 'turn on UPnP or NAT-PMP in the router, or ' : ''
-    advice.push(`${wish}forward ${ports} to this machine in the router's settings`)
+    // Only there is it found out by itself (see `Reachability`).
+    const isFoundOut = v4.behaviour?.filtering === 'address-and-port-dependent'
+    advice.push(
+      `${wish}forward ${ports} to this machine in the router's settings${isFoundOut ? '' : ' and name the public address in node.advertise'}`,
+    )
     if (mapping !== null && leadsNowhere(mapping.external, families))
       advice.push(
         'the router is itself behind another one: put it into bridge mode, forward the port in both, or ask the provider for a public address',

@@ -2,7 +2,7 @@ import { formatIp, type IpAddress, parseHostPort, parseIp } from '../base/index.
 import { addressScope } from '../directory/index.ts'
 import { formatTcpAddress, parseTcpAddress, type TcpAddress } from '../link/index.ts'
 import { AddressChecks } from './address-checks.ts'
-import { isPunchable, type NatBehaviour } from './behaviour.ts'
+import { type FilteringBehaviour, isPunchable, type NatBehaviour } from './behaviour.ts'
 import type { FamilyFacts, MappingFacts, NatFacts, Reachability as ReachState, ReservationFacts, StunServerFacts } from './facts.ts'
 import type {
   Announcement,
@@ -250,9 +250,10 @@ export class Reachability {
       const external = endpointOf(this.#mapping)
       if (external !== null && isPublic(external.host)) add(external.host, external.port, 'mapping')
       // The router's own public address may be another's: behind two NATs, or where it is mistaken.
-      if (external !== null && seen !== null) add(formatIp(seen), external.port, 'mapping')
+      if (external !== null && seen !== null && this.#provesForwarding(family)) add(formatIp(seen), external.port, 'mapping')
     }
-    if (port !== undefined && seen !== null && isPublic(formatIp(seen))) add(formatIp(seen), port, 'forward')
+    if (port !== undefined && seen !== null && isPublic(formatIp(seen)) && this.#provesForwarding(family))
+      add(formatIp(seen), port, 'forward')
     return found
   }
 
@@ -285,7 +286,20 @@ export class Reachability {
   #isGood({ address, source, isPrivate }: Candidate, now: number): boolean {
     if (source === 'advertised' || isPrivate) return source === 'advertised' || source === 'interface'
     const isConfirmed = this.#checks.state(address, now) === 'confirmed'
-    return source === 'interface' && this.#trustsOwn(address) ? !this.#checks.isDisproved(address, now) : isConfirmed
+    if (source === 'interface' && !this.#trustsOwn(address)) return isConfirmed && this.#filtering(6) !== 'address-dependent'
+    return source === 'interface' ? !this.#checks.isDisproved(address, now) : isConfirmed
+  }
+
+  /**
+   * Whether a peer that came through proves that a port is forwarded. This node dials from its listening port, so a NAT that filters by address alone lets
+   * those peers in, at least, that it has dialled itself, and one that does not filter lets in all for a while: neither is forwarding.
+   */
+  #provesForwarding(family: 4 | 6): boolean {
+    return this.#filtering(family) === 'address-and-port-dependent'
+  }
+
+  #filtering(family: 4 | 6): FilteringBehaviour | null {
+    return this.#stun.get(family)?.behaviour?.filtering ?? null
   }
 
   /** Beside an IPv4 address behind NAT there is a home router, and those let no stranger in to IPv6 addresses: seen from outside, or not at all. */

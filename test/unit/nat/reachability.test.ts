@@ -242,6 +242,19 @@ describe('a node behind NAT', () => {
     expect(node.reach.reasons[0]).toMatch(/forwards the port by its own settings/)
   })
 
+  test.each(['endpoint-independent', 'address-dependent'] as const)(
+    'with %s filtering is not taken for forwarded: it lets in whom this node has dialled from its port',
+    (filtering) => {
+      const node = home()
+        .tell(reservations('a'), stun(4, '11.2.3.4', { filtering }))
+        .round(PUBLIC, 'rrr')
+      expect(node.reach.wants.dialBacks).toEqual([])
+      expect(node.reach.state).toBe('punchable')
+      node.tell(mapping('11.2.3.4:4460')).round(PUBLIC, 'rr')
+      expect(node.reach.state).toBe('mapped')
+    },
+  )
+
   test('that is symmetric is relayed and not punchable', () => {
     const node = home().tell(reservations('a'), stun(4, '11.2.3.4', { mapping: 'address-and-port-dependent' }))
     expect(node.says).toEqual(relayed(false, ['a'], PUBLIC))
