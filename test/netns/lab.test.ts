@@ -66,7 +66,6 @@ describe.skipIf(reason !== null || missing.length > 0)('the lab', () => {
 
   /** Two plain punchers, one in each home, from the same port. @param how what the first one does: `meet` (as the other does), or only `dial` */
   async function meet(protocol: string, port: number, a: string, b: string, how: 'meet' | 'dial') {
-    const since = Date.now()
     const talkers = [a, b].map((home) =>
       lab
         .home(home)
@@ -82,7 +81,7 @@ describe.skipIf(reason !== null || missing.length > 0)('the lab', () => {
       const flows = (await observer.flows()).filter(
         (flow) => flow.protocol === protocol && (ports.includes(flow.a.port) || ports.includes(flow.b.port)),
       )
-      const { label } = labelLink(flows, [lab.home(a).publicAddress], [lab.home(b).publicAddress], since)
+      const { label } = labelLink(flows, [lab.home(a).publicAddress], [lab.home(b).publicAddress])
       return { result: [...results].join('/'), label }
     } finally {
       for (const talker of talkers) await talker.stop()

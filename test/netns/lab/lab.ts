@@ -75,6 +75,14 @@ export class Lab {
     return null
   }
 
+  /** The addresses under which the internet sees a host or a home. */
+  publicAddressesOf(name: string): readonly string[] {
+    const host = this.#hosts.get(name)
+    if (host) return [...host.addresses, ...(host.ipv6 === null ? [] : [host.ipv6])]
+    const home = this.home(name)
+    return [home.publicAddress, ...home.machines.flatMap(({ ipv6 }) => ipv6 ?? [])]
+  }
+
   /** Ends everything inside and removes it. */
   async remove(): Promise<void> {
     for (const observer of this.#observers.splice(0)) await observer.stop()

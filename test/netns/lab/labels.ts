@@ -1,4 +1,4 @@
-import type { Flow } from './flows.ts'
+import { type Flow, flowKey } from './flows.ts'
 
 /** How two places are linked, as the packets between them show. */
 export type LinkLabel = 'direct' | 'reversed' | 'punched-tcp' | 'punched-udp' | 'relayed'
@@ -19,16 +19,27 @@ const leastBytes = 1000
  * the sought one: reversed; both, on the same pair of ports: punched. Datagrams both ways: punched by UDP. Neither: whatever they say to each
  * other goes through somebody else.
  * @param seeker its public addresses, @param sought those of the other
- * @param since flows that began before it, ms, do not count
+ * @param before what was counted when the attempt began (`flowKey`): only bytes beyond it count
  */
-export function labelLink(flows: readonly Flow[], seeker: readonly string[], sought: readonly string[], since = 0): LabelledLink {
+export function labelLink(
+  flows: readonly Flow[],
+  seeker: readonly string[],
+  sought: readonly string[],
+  before: ReadonlyMap<string, number> = new Map(),
+): LabelledLink {
   const between = flows
-    .filter(({ firstAt, a, b }) => firstAt >= since && joins(a.ip, b.ip, seeker, sought))
-    .filter(({ bytesFromA, bytesFromB }) => bytesFromA >= leastBytes && bytesFromB >= leastBytes)
-    .sort((x, y) => y.bytesFromA + y.bytesFromB - x.bytesFromA - x.bytesFromB)
-  const flow = between.find(({ protocol }) => protocol === 'tcp') ?? between[0]
+    .filter(({ a, b }) => joins(a.ip, b.ip, seeker, sought))
+    .map((flow) => ({ flow, fresh: freshBytes(flow, before) }))
+    .filter(({ fresh }) => fresh >= leastBytes)
+    .sort((x, y) => y.fresh - x.fresh)
+  const flow = (between.find(({ flow }) => flow.protocol === 'tcp') ?? between[0])?.flow
   if (!flow) return { label: 'relayed', family: null, flow: null }
   return { label: labelOf(flow, seeker), family: flow.a.ip.includes(':') ? 6 : 4, flow }
+}
+
+/** What went since then in the direction that carried less. */
+function freshBytes({ protocol, a, b, bytesFromA, bytesFromB }: Flow, before: ReadonlyMap<string, number>): number {
+  return Math.min(bytesFromA - (before.get(flowKey(protocol, a, b)) ?? 0), bytesFromB - (before.get(flowKey(protocol, b, a)) ?? 0))
 }
 
 function labelOf(flow: Flow, seeker: readonly string[]): LinkLabel {

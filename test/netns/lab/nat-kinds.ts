@@ -15,6 +15,9 @@ export type NatKind = (typeof natKinds)[number]
 /** Public ports that a port-changing NAT gives out: none of them is a port that the programs of the lab listen on. */
 export const changedPorts = { first: 20_000, last: 29_999 } as const
 
+/** How long a TCP mapping of a full cone or an address-restricted NAT outlives its last packet, seconds (RFC 5382 REQ-5: at least 4 minutes). */
+const tcpMappingTimeoutS = 240
+
 /** The most destinations and mappings one router remembers. */
 const maxMappings = 65_535
 
@@ -83,8 +86,14 @@ function memory(timeoutS: number): string {
 }
 
 /** What leaves keeps its port (masquerade changes it only when two machines want the same), so the inner port is the public one. */
-const learn = `iifname "lan" oifname "wan" meta l4proto { tcp, udp } update @mappings { meta l4proto . th sport : ip saddr . th sport }
-    iifname "lan" oifname "wan" meta l4proto { tcp, udp } update @asked { meta l4proto . th sport . ip daddr }`
+const learn = ['udp', 'tcp']
+  .map((protocol) => {
+    const timeout = protocol === 'tcp' ? ` timeout ${tcpMappingTimeoutS}s` : ''
+    const packets = `iifname "lan" oifname "wan" meta l4proto ${protocol}`
+    return `${packets} update @mappings { meta l4proto . th sport${timeout} : ip saddr . th sport }
+    ${packets} update @asked { meta l4proto . th sport . ip daddr${timeout} }`
+  })
+  .join('\n    ')
 
 function masquerade(kind: NatKind): string {
   const portful = 'oifname "wan" meta l4proto { tcp, udp }'

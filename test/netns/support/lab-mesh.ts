@@ -30,20 +30,23 @@ export interface LabNodePlan {
   readonly more?: Overrides
 }
 
-/** Nodes that start at the same time: more only take each other's processor. */
-const startingAtOnce = 3
+/** Nodes that start at the same time. One behind NAT waits most of the time. */
+const startingAtOnce = 12
 const readyWithinMs = 60_000
 
 /** A node of a mesh in the lab: its files, and its process while it runs. */
 export class LabNode {
   readonly plan: LabNodePlan
   readonly dir: string
+  /** Whether it runs on a host, with public addresses of its own. */
+  readonly isOnHost: boolean
   /** Null for a pure client: it has another one at every start. */
   readonly id: NodeId | null
   #running: ExtraNode | null = null
 
-  constructor(plan: LabNodePlan, dir: string, id: NodeId | null) {
+  constructor(plan: LabNodePlan, dir: string, isOnHost: boolean, id: NodeId | null) {
     this.plan = plan
+    this.isOnHost = isOnHost
     this.dir = dir
     this.id = id
   }
@@ -125,7 +128,7 @@ export class LabMesh {
         mode: 0o600,
       })
       if (identity) writeFileSync(join(dir, IDENTITY_FILE), encodeIdentity(identity), { mode: 0o600 })
-      return new LabNode(plan, dir, identity?.id ?? null)
+      return new LabNode(plan, dir, isHost(lab, plan.on), identity?.id ?? null)
     })
     return new LabMesh(nodes, folder.path, folder.remove)
   }
@@ -144,7 +147,7 @@ export class LabMesh {
 
   /** Starts all nodes: bootstrap nodes first, then the public ones, then the rest, clients last. */
   async start(): Promise<void> {
-    for (const wave of [0, 1, 2, 3]) await this.startAll(this.nodes.filter(({ plan }) => waveOf(plan) === wave))
+    for (const wave of [0, 1, 2, 3]) await this.startAll(this.nodes.filter((node) => waveOf(node) === wave))
   }
 
   /** Starts these nodes, some at a time. */
@@ -166,10 +169,16 @@ export class LabMesh {
     })
   }
 
+  /** Stops these nodes and starts them again: they keep who they are and what they know. */
+  async restart(nodes: readonly LabNode[]): Promise<void> {
+    await Promise.all(nodes.map((node) => node.stop()))
+    await this.startAll(nodes)
+  }
+
   /** Stops all, clients first, and removes their files. */
   async stop(): Promise<void> {
     for (const wave of [3, 2, 1, 0])
-      await Promise.all(this.nodes.filter(({ plan }) => waveOf(plan) === wave).map((node) => node.stop().catch(() => null)))
+      await Promise.all(this.nodes.filter((node) => waveOf(node) === wave).map((node) => node.stop().catch(() => null)))
     this.#remove()
   }
 }
@@ -184,22 +193,25 @@ function configOf(lab: Lab, plan: LabNodePlan): Overrides {
 
 /** A host listens at its addresses; a machine at home does what everybody does there: on all it has. */
 function listeningOn(lab: Lab, machine: Machine): string[] {
-  const isHost = machine.ipv6 === null ? lab.ownerOf(machine.address) !== null : lab.ownerOf(machine.ipv6) === machine.place
-  if (!isHost) return [`/ip4/0.0.0.0/tcp/${nodePort}`, ...(machine.ipv6 === null ? [] : [`/ip6/::/tcp/${nodePort}`])]
+  if (!isHost(lab, machine)) return [`/ip4/0.0.0.0/tcp/${nodePort}`, ...(machine.ipv6 === null ? [] : [`/ip6/::/tcp/${nodePort}`])]
   return [
     ...machine.addresses.map((address) => `/ip4/${address}/tcp/${nodePort}`),
     ...(machine.ipv6 === null ? [] : [`/ip6/${machine.ipv6}/tcp/${nodePort}`]),
   ]
 }
 
+function isHost(lab: Lab, machine: Machine): boolean {
+  return lab.ownerOf(machine.addresses[0] ?? machine.ipv6 ?? '') === machine.place
+}
+
 function isPureClient(roles: readonly Role[]): boolean {
   return roles.every((role) => role === 'client')
 }
 
-function waveOf({ roles, on }: LabNodePlan): number {
+function waveOf({ plan: { roles }, isOnHost }: LabNode): number {
   if (roles.includes('bootstrap')) return 0
   if (isPureClient(roles)) return 3
-  return on.place.includes('-') ? 2 : 1
+  return isOnHost ? 1 : 2
 }
 
 /** Sections of both; of a section that both have, the keys of both. */
