@@ -50,6 +50,16 @@ export function statusText(node: NodeStatus): string {
     if (node.roles.includes('exit'))
       lines.push(['exit', `${relaying.exitStreamsOpen} streams open, ${relaying.exitStreamsRefused} refused so far`])
   }
+  if (node.reachability !== null) lines.push(['reached', `${node.reachability}; \`shallot netcheck\` says why`])
+  if (node.natRelay !== null) {
+    const { reservations, connections, bytes } = node.natRelay
+    const moved = bytes.fromReserved + bytes.toReserved
+    lines.push([
+      'NAT relay',
+      `${reservations.open} nodes reserved, ${connections.open} connections open, ${connections.total} so far; ${bytesText(moved)} relayed, ${bytesText(bytes.held)} held`,
+    ])
+  }
+  if (node.stun !== null) lines.push(['STUN', `${node.stun.requests} requests, ${node.stun.answers} answered`])
   lines.push([
     'network',
     node.network.changes.length === 0
