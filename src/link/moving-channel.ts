@@ -56,6 +56,8 @@ export class MovingChannel implements CellChannel, TurnTask {
   #settled: ((moves: boolean) => void) | null = null
   /** The peer's end of the only way, which the answer will say the meaning of: the circuit's end, or that it has moved. */
   #isEndHeld = false
+  /** A way was lost before the peer's answer: should it have agreed, its end of the old way is no longer the circuit's. */
+  #isEndDoubtful = false
   /** The old way while our end of it is on its way. */
   #leaving: Way | null = null
   #isOutClosed = false
@@ -201,7 +203,11 @@ export class MovingChannel implements CellChannel, TurnTask {
     this.#next = way
     this.#leaving = old
     old.leave()
-    if (this.#isEndHeld) this.#readNext()
+    const wasReadToEnd = this.#isEndHeld
+    this.#isEndHeld = false
+    // Who agrees now has not agreed before.
+    this.#isEndDoubtful = false
+    if (wasReadToEnd) this.#readNext()
     else this.#flow()
     if (this.#state === 'closing') this.#out.close()
   }
@@ -214,8 +220,14 @@ export class MovingChannel implements CellChannel, TurnTask {
 
   /** The old way goes on, as the peer's refusal says. */
   #stay(): void {
-    if (this.#isEndHeld) this.#peerClosed()
+    if (this.#isEndHeld) this.#oldWayEnded()
     else if (this.#state === 'closing') this.#out.close()
+  }
+
+  /** The peer's end of the only way: the circuit's, unless it can have been that of a move which we know nothing of. */
+  #oldWayEnded(): void {
+    if (this.#isEndDoubtful) this.#fail('reset')
+    else this.#peerClosed()
   }
 
   #readNext(): void {
@@ -258,16 +270,14 @@ export class MovingChannel implements CellChannel, TurnTask {
   #wayEnded(way: Way, how: ChannelEnd): void {
     if (this.#state === 'ended') return
     if (way === this.#asked) {
-      // Lost without an answer: had the peer agreed, it will end the old way too, as a reset.
       this.#asked = null
-      if (this.#isEndHeld) {
-        this.#fail('reset')
-      } else {
-        this.#stay()
-        this.#settle(false)
-      }
+      this.#isEndDoubtful = true
+      this.#stay()
+      this.#settle(false)
       return
     }
+    // One that was refused, or has been left and read to its end.
+    if (way !== this.#out && way !== this.#reading && way !== this.#next) return
     if (how !== 'fin') {
       this.#fail(how)
       return
@@ -280,7 +290,7 @@ export class MovingChannel implements CellChannel, TurnTask {
     } else if (way === this.#reading) {
       if (this.#next !== null) this.#readNext()
       else if (this.#asked !== null) this.#isEndHeld = true
-      else this.#peerClosed()
+      else this.#oldWayEnded()
     }
   }
 

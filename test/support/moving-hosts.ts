@@ -31,7 +31,8 @@ export async function startMovingHosts(
   relayConfig: Partial<RelayServerConfig> = {},
 ): Promise<MovingHosts> {
   const all = { ...defaultLinkLimits, ...limits }
-  const relay = await startRelay(relayConfig)
+  // Not what is tested here: by default a relay holds each connection back to a few megabytes a second.
+  const relay = await startRelay({ connectionBytesPerSecond: 1 << 30, bytesPerSecond: 1 << 30, ...relayConfig })
   const keyOfA = randomBytes(32)
   const start = (key: Uint8Array, transport: RelayTransport): Promise<Host> =>
     createHost({ key, mode: 'server', listen: ['/ip4/127.0.0.1/tcp/0'], transports: [transport.factory], limits: all })
