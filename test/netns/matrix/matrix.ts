@@ -23,6 +23,8 @@ export interface MatrixOptions {
   /** Default true; without it no row that needs punching can hold. */
   readonly punching?: boolean
   readonly relays?: number
+  /** Default all. */
+  readonly kinds?: readonly PlaceKind[]
 }
 
 const settledWithinMs = 60_000
@@ -36,10 +38,10 @@ export class ReachMatrix {
   readonly #observer: Observer
   #startedAt = 0
 
-  static async start({ punching = true, relays = 3 }: MatrixOptions = {}): Promise<ReachMatrix> {
+  static async start({ punching = true, relays = 3, kinds: wanted = kinds }: MatrixOptions = {}): Promise<ReachMatrix> {
     const relayNames = Array.from({ length: relays }, (_, i) => `relay${i + 1}`)
-    const homes = kinds.filter((kind) => kind !== 'public')
-    const publics = sides.map((side) => placeName('public', side))
+    const homes = wanted.filter((kind) => kind !== 'public')
+    const publics = wanted.includes('public') ? sides.map((side) => placeName('public', side)) : []
     const lab = await Lab.build({
       hosts: { boot: { addresses: 2 }, ...Object.fromEntries([...relayNames, ...publics].map((name) => [name, {}])) },
       homes: Object.fromEntries(homes.flatMap((kind) => sides.map((side) => [placeName(kind, side), homePlanOf(kind)]))),
@@ -98,6 +100,10 @@ export class ReachMatrix {
     )
     const { how, reachedMs, upgradedMs, steps } = answer
     return { pair, seeker, sought, said: how, seen: label, family, reachedMs, upgradedMs, steps }
+  }
+
+  has(kind: PlaceKind): boolean {
+    return this.mesh.nodes.some(({ plan }) => plan.name === placeName(kind, 'a'))
   }
 
   async stop(): Promise<void> {
