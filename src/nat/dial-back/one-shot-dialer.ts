@@ -27,8 +27,8 @@ export const DIAL_BACK_PAYLOAD_MAX = 2048
  * what is sent again within the time-outs, and 60 bytes of headers for each of 48 packets. An asker pays for it in advance.
  */
 export const DIAL_BACK_COST_BYTES = 4 * 80 + 2 * DIAL_BACK_PAYLOAD_MAX + 48 * 60
-/** Everything after the TCP connection is there. */
-const TALK_TIMEOUT_MS = 10_000
+/** For everything after the TCP connection is there: about eight round trips. */
+const TALK_TIMEOUT_MS = 5_000
 const RESPONSE_BYTES_MAX = 64
 
 export interface DialBackTarget {

@@ -86,7 +86,7 @@ export class DialBackServer {
       const request = await read(messages, patience)
       if (request.type !== 'request') throw new MalformedError('dial request', 'is something else')
       const answer = await this.#answer(request, messages, connection, patience)
-      await messages.write(encodeDialMessage(answer), { signal: patience })
+      await messages.write(encodeDialMessage(answer), { signal: AbortSignal.timeout(CLOSE_MS) })
       await stream.close({ signal: AbortSignal.timeout(CLOSE_MS) })
     } catch (error) {
       logger.debug('a dial request was not served', { peer: sensitive(connection.remotePeer.toString()), why: messageOf(error) })
