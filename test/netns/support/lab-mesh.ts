@@ -26,8 +26,8 @@ export interface LabNodePlan {
   readonly name: string
   readonly on: Machine
   readonly roles: readonly Role[]
-  /** What differs from the defaults besides: sections of shallot.toml, keys in camelCase. */
-  readonly more?: Overrides
+  /** What differs from the defaults besides: sections of shallot.toml, keys in camelCase. @param idOf the id of a serving node of the plan */
+  readonly more?: Overrides | ((idOf: (name: string) => NodeId) => Overrides)
 }
 
 /** Nodes that start at the same time. One behind NAT waits most of the time. */
@@ -120,11 +120,16 @@ export class LabMesh {
     )
     const rules = parseRules({ ...testnetRules, privateDestinations: false, admission: { privateAddresses: false }, bootstrap })
     writeFileSync(join(folder.path, NETWORK_FILE), networkToml(rules, 'A mesh in the lab.'))
+    const idOf = (name: string): NodeId => {
+      const id = identities[plans.findIndex((plan) => plan.name === name)]?.id
+      if (id === undefined) throw new Error(`the mesh has no serving node ${name}`)
+      return id
+    }
     const nodes = plans.map((plan, i) => {
       const dir = join(folder.path, plan.name)
       const identity = identities[i] ?? null
       mkdirSync(dirname(join(dir, IDENTITY_FILE)), { recursive: true, mode: 0o700 })
-      writeFileSync(join(dir, CONFIG_FILE), briefToml(configSchema, configOf(lab, plan), `Node ${plan.name} of a mesh in the lab.`), {
+      writeFileSync(join(dir, CONFIG_FILE), briefToml(configSchema, configOf(lab, plan, idOf), `Node ${plan.name} of a mesh in the lab.`), {
         mode: 0o600,
       })
       if (identity) writeFileSync(join(dir, IDENTITY_FILE), encodeIdentity(identity), { mode: 0o600 })
@@ -183,12 +188,13 @@ export class LabMesh {
   }
 }
 
-function configOf(lab: Lab, plan: LabNodePlan): Overrides {
+function configOf(lab: Lab, plan: LabNodePlan, idOf: (name: string) => NodeId): Overrides {
+  const more = typeof plan.more === 'function' ? plan.more(idOf) : plan.more
   const network = `../${NETWORK_FILE}`
   if (isPureClient(plan.roles)) {
-    return merge({ node: { roles: plan.roles, network }, socks: { listen: ['127.0.0.1:0'] }, http: { listen: ['127.0.0.1:0'] } }, plan.more)
+    return merge({ node: { roles: plan.roles, network }, socks: { listen: ['127.0.0.1:0'] }, http: { listen: ['127.0.0.1:0'] } }, more)
   }
-  return merge({ node: { roles: plan.roles, network }, link: { listen: listeningOn(lab, plan.on) } }, plan.more)
+  return merge({ node: { roles: plan.roles, network }, link: { listen: listeningOn(lab, plan.on) } }, more)
 }
 
 /** A host listens at its addresses; a machine at home does what everybody does there: on all it has. */
