@@ -27,7 +27,7 @@ describe.skipIf(missing !== null)(`AutoNAT v2 with libp2p's own (@libp2p/autonat
 
 const measurable = missing === null && (await hasCommand('nft'))
 
-describe.skipIf(!measurable)(`bytes on the wire${measurable ? '' : ': needs root and nft'}`, () => {
+describe.skipIf(!measurable)(`bytes on the wire${measurable ? '' : ': needs root and nft'}`, { concurrent: true }, () => {
   test.each([
     ['node', 'own', 'reached'],
     ['silent', 'own', 'other'],
