@@ -12,8 +12,10 @@ const FIRST_PORT = 1024
 export interface OwnEndpoints {
   /** Public, as the NAT would show it; also IPv6 addresses behind a firewall. */
   readonly public: readonly Endpoint[]
-  /** Whether the NAT gives each destination another port, so that the ports of `public` are a guess. */
+  /** Whether the NAT of IPv4 gives each destination another port, so that those ports of `public` are a guess. */
   readonly isPortUnpredictable: boolean
+  /** Whether that NAT is known to let in only what comes from exactly where something was sent to. */
+  readonly isStrict: boolean
   /** In the home network. */
   readonly local: readonly Endpoint[]
 }
@@ -24,11 +26,16 @@ export interface PeerPlace {
   readonly endpoints: readonly Endpoint[]
 }
 
+/**
+ * Whether two NATs can be expected to meet. `poor`: one of them gives each destination another port; then it works only where the other lets in any
+ * port of an address that was sent to. `none`: where it does not, or both are like that. `unknown`: the peer named nothing.
+ */
+export type Prospects = 'good' | 'poor' | 'none' | 'unknown'
+
 /** What a peer offered, after the rules. */
 export interface Accepted {
   readonly endpoints: readonly Endpoint[]
-  /** Whether the peer says that its NAT gives each destination another port. */
-  readonly isPortUnpredictable: boolean
+  readonly prospects: Prospects
   /** How many of its addresses the rules turned away: for the log. */
   readonly refused: number
 }
@@ -79,7 +86,18 @@ export function acceptAddresses(offered: readonly Uint8Array[], own: OwnEndpoint
     counts[kind]++
     endpoints.push(endpoint)
   }
-  return { endpoints, isPortUnpredictable, refused }
+  return { endpoints, prospects: prospectsOf(endpoints, isPortUnpredictable, own, peer), refused }
+}
+
+function prospectsOf(endpoints: readonly Endpoint[], isPeerUnpredictable: boolean, own: OwnEndpoints, peer: PeerPlace): Prospects {
+  if (endpoints.length === 0 && !isPeerUnpredictable) return 'unknown'
+  const isAway = ({ ip }: Endpoint): boolean => peer.endpoints.some((named) => isEqual(named.ip, ip))
+  // IPv6 has no NAT, only firewalls; at home there is neither.
+  const hasOwn6 = own.public.some(({ ip }) => ip.family === 6)
+  if (endpoints.some((endpoint) => !isAway(endpoint) || (endpoint.ip.family === 6 && hasOwn6))) return 'good'
+  const { isPortUnpredictable, isStrict } = own
+  if (isPeerUnpredictable) return isPortUnpredictable || isStrict ? 'none' : 'poor'
+  return isPortUnpredictable ? 'poor' : 'good'
 }
 
 /** Whether both are seen at the same public address: behind the same router, or the same carrier's. */

@@ -53,8 +53,7 @@ export class IceRules {
     const candidate = parseCandidate(line)
     if (candidate === null || this.#remote >= MAX_REMOTE_CANDIDATES) return false
     const offered = encodeEndpoint(candidate)
-    if (acceptAddresses([offered], { ...this.#own(), isPortUnpredictable: false }, this.#peer, this.#privateAllowed).endpoints.length === 0)
-      return false
+    if (acceptAddresses([offered], this.#own(), this.#peer, this.#privateAllowed).endpoints.length === 0) return false
     this.#remote++
     return true
   }

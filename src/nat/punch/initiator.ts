@@ -1,5 +1,5 @@
 import type { Endpoint } from '../behaviour.ts'
-import type { Accepted } from './candidates.ts'
+import type { Accepted, Prospects } from './candidates.ts'
 import type { PunchingConfig } from './config.ts'
 import type { HolePunch } from './hole-punch.ts'
 
@@ -9,13 +9,10 @@ export interface InitiatorFacts {
   readonly isPeerDirect: boolean
   /** Addresses for the CONNECT. */
   readonly addresses: readonly Uint8Array[]
-  readonly isOwnPortUnpredictable: boolean
   /** Why TCP can't be punched from here; null when it can. */
   readonly tcpUnavailable: string | null
   /** Why UDP can't be tried from here; null when it can. */
   readonly udpUnavailable: string | null
-  /** Whether UDP is known to be hopeless from here against a NAT that is no better (symmetric). */
-  readonly isOwnUdpUnpredictable: boolean
   readonly config: PunchingConfig
   /** The rules for what the peer offers. */
   readonly accept: (addresses: readonly Uint8Array[]) => Accepted
@@ -71,8 +68,7 @@ export class Initiator {
   #round = 0
   #rounds: number
   #udpTries = 0
-  /** Whether the peer said that its NAT gives each destination another port. */
-  #isPeerUnpredictable = false
+  #prospects: Prospects = 'unknown'
 
   constructor(facts: InitiatorFacts) {
     this.#facts = facts
@@ -124,7 +120,14 @@ export class Initiator {
         return this.#lost('the peer did not answer in time')
       case 'waiting':
         this.#state = { name: 'punching' }
-        return [{ type: 'punch', endpoints: state.endpoints, forMs: this.#facts.config.roundTimeoutMs, roundTripMs: state.roundTripMs }]
+        return [
+          {
+            type: 'punch',
+            endpoints: state.endpoints,
+            forMs: this.#facts.config.roundTimeoutMs,
+            roundTripMs: Math.round(state.roundTripMs),
+          },
+        ]
     }
   }
 
@@ -147,20 +150,16 @@ export class Initiator {
     const state = this.#state
     if (state.name !== 'asked' || message.type !== 'connect') return this.#over('violation', `${message.type} out of turn`)
     const accepted = this.#facts.accept(message.addresses)
-    const { isOwnPortUnpredictable } = this.#facts
-    this.#isPeerUnpredictable = accepted.isPortUnpredictable
+    this.#prospects = accepted.prospects
+    if (accepted.prospects === 'none')
+      return this.#over('failed', 'a NAT gives each destination another port, and the other lets in only answers')
     if (accepted.endpoints.length === 0) {
-      this.#steps.push(
-        accepted.refused > 0 ? 'the peer named only addresses that it may not name' : 'the peer has no address to be met at by TCP',
-      )
+      const isForeign = accepted.refused > 0
+      this.#steps.push(isForeign ? 'the peer named only addresses that it may not name' : 'the peer has no address to be met at by TCP')
       return this.#udp()
     }
-    if (isOwnPortUnpredictable && accepted.isPortUnpredictable) {
-      this.#steps.push('both NATs give each destination another port: TCP is hopeless')
-      return this.#udp()
-    }
-    // Against a NAT of that kind TCP works when the other one lets any port of the address in, and then at once.
-    if (isOwnPortUnpredictable || accepted.isPortUnpredictable) this.#rounds = 1
+    // It works at once or not at all: the port is a guess.
+    if (accepted.prospects === 'poor') this.#rounds = 1
     const roundTrip = now - state.sentAt
     this.#steps.push(`TCP from both sides, round ${this.#round}: round trip through the relay ${Math.round(roundTrip)} ms`)
     this.#state = { name: 'waiting', until: now + roundTrip / 2, endpoints: accepted.endpoints, roundTripMs: roundTrip }
@@ -200,10 +199,9 @@ export class Initiator {
   }
 
   #udp(): InitiatorOutput[] {
-    const { udpUnavailable, isOwnUdpUnpredictable, config } = this.#facts
+    const { udpUnavailable, config } = this.#facts
     if (udpUnavailable !== null) return this.#over('failed', `no UDP: ${udpUnavailable}`)
-    if (isOwnUdpUnpredictable && this.#isPeerUnpredictable) return this.#over('failed', 'both NATs give each destination another port')
-    if (this.#udpTries === config.udpTries) return this.#over('failed', 'nothing is left to try')
+    if (this.#udpTries === (this.#prospects === 'poor' ? 1 : config.udpTries)) return this.#over('failed', 'nothing is left to try')
     this.#udpTries++
     this.#state = { name: 'udp' }
     this.#steps.push(`UDP from both sides, try ${this.#udpTries}`)

@@ -13,6 +13,8 @@ export interface MeetingEnd {
   readonly outcome: 'upgraded' | 'failed' | 'violation'
   readonly why: string
   readonly steps: readonly string[]
+  /** Whether the NATs of both are known to be such that they can't meet. */
+  readonly isHopeless: boolean
 }
 
 /** What an attempt acts on. */
@@ -43,6 +45,7 @@ abstract class Meeting<Input, Output> {
   protected abstract readonly machine: {
     readonly deadline: number | null
     readonly steps: readonly string[]
+    readonly isHopeless?: boolean
     handle(input: Input, now: number): Output[]
     tick(now: number): Output[]
   }
@@ -97,7 +100,8 @@ abstract class Meeting<Input, Output> {
     }
     step(signal).then(
       () => settle(null),
-      (error) => settle(signal.aborted && !controller.signal.aborted ? `not within ${forMs} ms` : messageOf(error)),
+      (error) =>
+        settle((error as { code?: unknown }).code === 'aborted' || error === signal.reason ? `not within ${forMs} ms` : messageOf(error)),
     )
   }
 
@@ -126,7 +130,7 @@ abstract class Meeting<Input, Output> {
     this.stopStep()
     if (outcome === 'violation') this.exchange?.abort()
     else this.exchange?.close()
-    this.#ended.resolve({ outcome, why, steps: [...this.machine.steps] })
+    this.#ended.resolve({ outcome, why, steps: [...this.machine.steps], isHopeless: this.machine.isHopeless ?? false })
   }
 }
 

@@ -27,14 +27,25 @@ export function ownEndpoints(facts: OwnFacts): OwnEndpoints {
   const local = listening.filter(({ ip }) => addressScope(ip) === 'private' && !isLoopback(ip))
   const public6 = outer.filter(({ ip }) => ip.family === 6)
   const public4 = outer.filter(({ ip }) => ip.family === 4)
-  if (public4.length > 0) return { public: [...public6, ...public4], isPortUnpredictable: false, local: facts.privateAllowed ? [] : local }
+  const behaviour = facts.behaviours.find(({ family, publicEndpoint }) => family === 4 && publicEndpoint !== null)
+  const isStrict = behaviour?.filtering === 'address-and-port-dependent'
+  if (public4.length > 0) {
+    return { public: [...public6, ...public4], isPortUnpredictable: false, isStrict, local: facts.privateAllowed ? [] : local }
+  }
   const inner = listening.find(({ ip }) => ip.family === 4)
-  const mapped = inner === undefined ? { endpoints: [], isPortUnpredictable: false } : mappedEndpoints(facts, inner.port)
-  return { public: [...public6, ...mapped.endpoints], isPortUnpredictable: mapped.isPortUnpredictable, local }
+  const mapped = inner === undefined ? { endpoints: [], isPortUnpredictable: false } : mappedEndpoints(facts, behaviour, inner.port)
+  return { public: [...public6, ...mapped.endpoints], isPortUnpredictable: mapped.isPortUnpredictable, isStrict, local }
 }
 
-function mappedEndpoints(facts: OwnFacts, port: number): { endpoints: Endpoint[]; isPortUnpredictable: boolean } {
-  const behaviour = facts.behaviours.find(({ family, publicEndpoint }) => family === 4 && publicEndpoint !== null)
+/** The fewest peers whose agreement on a port outweighs what STUN found out over UDP. */
+const MIN_WITNESSES = 2
+
+function mappedEndpoints(
+  facts: OwnFacts,
+  behaviour: NatBehaviour | undefined,
+  port: number,
+): { endpoints: Endpoint[]; isPortUnpredictable: boolean } {
+  const isSymmetric = behaviour?.mapping === 'address-dependent' || behaviour?.mapping === 'address-and-port-dependent'
   const votes = new Map<string, { endpoint: Endpoint; count: number }>()
   for (const seen of facts.observed) {
     if (seen.localPort !== port || !isIpText(seen.host)) continue
@@ -50,13 +61,12 @@ function mappedEndpoints(facts: OwnFacts, port: number): { endpoints: Endpoint[]
   const [first] = ranked
   if (first !== undefined) {
     // One who says otherwise may be wrong or lie; several different answers are a NAT that makes a mapping for each destination.
-    const isAgreed = ranked.length === 1 || first.count * 2 > total
+    const isAgreed = (ranked.length === 1 || first.count * 2 > total) && (first.count >= MIN_WITNESSES || !isSymmetric)
     return { endpoints: isAgreed ? [first.endpoint] : ranked.map(({ endpoint }) => endpoint), isPortUnpredictable: !isAgreed }
   }
-  if (behaviour === undefined) return { endpoints: [], isPortUnpredictable: false }
-  const ip = behaviour.publicEndpoint!.ip
-  const isSymmetric = behaviour.mapping === 'address-dependent' || behaviour.mapping === 'address-and-port-dependent'
-  return { endpoints: [{ ip, port }], isPortUnpredictable: isSymmetric || behaviour.portPreserved === false }
+  // A NAT that gives out another port, and nobody who has seen which: better nothing than a wrong one.
+  if (behaviour === undefined || (behaviour.portPreserved === false && !isSymmetric)) return { endpoints: [], isPortUnpredictable: false }
+  return { endpoints: [{ ip: behaviour.publicEndpoint!.ip, port }], isPortUnpredictable: isSymmetric }
 }
 
 /** Of a multiaddr for direct links; others are of no use here. */

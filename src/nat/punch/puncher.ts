@@ -12,6 +12,7 @@ import { InitiatorMeeting, type MeetingEnd, type MeetingModules, ResponderMeetin
 import { ownEndpoints } from './own-endpoints.ts'
 import { type ReachWatch, reach } from './reach.ts'
 import { type WebRtcComponents, WebRtcPath } from './webrtc.ts'
+import { Witnesses } from './witnesses.ts'
 
 /** What the view says of a peer. */
 export interface PunchPeer {
@@ -40,6 +41,11 @@ export interface PuncherOptions {
   readonly behaviours: () => readonly NatBehaviour[]
   /** STUN servers for ICE, "ADDRESS:PORT". */
   readonly stunServers: () => readonly string[]
+  /**
+   * libp2p multiaddrs (`/ip4/A/tcp/P/p2p/ID`) of nodes with public addresses, such as relays and bootstrap nodes: two of them are kept connected from
+   * the listening port, because they can say how the NAT shows it.
+   */
+  readonly witnesses: () => readonly string[]
 }
 
 export interface PuncherModules {
@@ -67,6 +73,7 @@ interface Relayed {
   readonly peer: NodeId
   readonly since: number
   steps: readonly string[]
+  isHopeless: boolean
 }
 
 /** How often relayed connections are looked through for one that may be tried again. */
@@ -85,6 +92,7 @@ export class Puncher {
   readonly #now: () => number
   readonly #webRtc: WebRtcPath | null
   readonly #failures: Failures
+  readonly #witnesses: Witnesses
   readonly #relayed: Map<Connection, Relayed> = new Map()
   readonly #meetings: Map<
     NodeId,
@@ -105,6 +113,8 @@ export class Puncher {
     this.#modules = modules
     this.#now = modules.now ?? (() => performance.now())
     this.#failures = new Failures(options.config)
+    const { host, logger } = modules
+    this.#witnesses = new Witnesses({ host, addresses: options.witnesses, logger, now: this.#now })
     this.#webRtc =
       modules.webRtc === null || !options.config.webrtc
         ? null
@@ -177,6 +187,7 @@ export class Puncher {
   async stop(): Promise<void> {
     for (const undo of this.#undo.splice(0)) undo()
     this.#stopping.abort()
+    this.#witnesses.stop()
     await this.#webRtc?.stop()
   }
 
@@ -189,6 +200,7 @@ export class Puncher {
   /** This node is somewhere else: pairs that could not meet may try again at once. */
   networkChanged(): void {
     this.#failures.clear()
+    this.#witnesses.forget()
     this.#sweep()
   }
 
@@ -219,7 +231,7 @@ export class Puncher {
       return
     }
     if (this.#relayed.has(connection)) return
-    this.#relayed.set(connection, { connection, peer, since: this.#now(), steps: [] })
+    this.#relayed.set(connection, { connection, peer, since: this.#now(), steps: [], isHopeless: false })
     if (connection.direction === 'inbound') this.#consider(connection, peer)
   }
 
@@ -256,10 +268,8 @@ export class Puncher {
       {
         isPeerDirect: known.directAddresses.length > 0,
         addresses: addressesFor(own, known.place),
-        isOwnPortUnpredictable: own.isPortUnpredictable,
         tcpUnavailable: host.punching.unavailable,
         udpUnavailable: this.#webRtc === null ? 'it is turned off' : this.#webRtc.unavailable,
-        isOwnUdpUnpredictable: this.#isUdpUnpredictable(),
         config: this.#options.config,
         accept: (addresses) => acceptAddresses(addresses, this.#own(), known.place, this.#options.privateAllowed),
       },
@@ -324,8 +334,8 @@ export class Puncher {
     const end = await meeting.run(AbortSignal.any([abort.signal, this.#stopping.signal]))
     if (this.#meetings.get(peer) === entry) this.#meetings.delete(peer)
     const relayed = this.#relayed.get(connection)
-    if (relayed !== undefined) relayed.steps = end.steps
-    this.#modules.logger.debug('meeting a peer is over', { role, outcome: end.outcome, why: end.why, peer: sensitive(peer) })
+    if (relayed !== undefined) Object.assign(relayed, { steps: end.steps, isHopeless: end.isHopeless })
+    this.#modules.logger.debug('meeting a peer is over', { role, outcome: end.outcome, steps: end.steps, peer: sensitive(peer) })
     this.#tell(peer)
     return abort.signal.aborted ? { ...end, why: SUPERSEDED } : end
   }
@@ -340,6 +350,7 @@ export class Puncher {
 
   #sweep(): void {
     const now = this.#now()
+    this.#witnesses.sweep()
     for (const one of this.#relayed.values()) {
       if (this.#isDirect(one.peer)) this.#letGo(one, now)
       else if (one.connection.direction === 'inbound') this.#consider(one.connection, one.peer)
@@ -392,7 +403,8 @@ export class Puncher {
 
   #admitUdp(peer: NodeId): IceRules | null {
     const known = this.#options.peer(peer)
-    if (known === null || this.#isDirect(peer)) return null
+    const isHopeless = [...this.#relayed.values()].some((one) => one.peer === peer && one.isHopeless)
+    if (known === null || isHopeless || this.#isDirect(peer)) return null
     return this.#iceRules(known)
   }
 
@@ -416,17 +428,9 @@ export class Puncher {
     return ownEndpoints({
       listening: host.addresses(),
       behaviours: this.#options.behaviours(),
-      // What was seen over a connection that is gone may not hold any more.
-      observed: host
-        .observed()
-        .filter(({ observer }) => host.libp2p.getConnections().some((one) => one.remotePeer.toString() === observer)),
+      observed: this.#witnesses.observed,
       privateAllowed: this.#options.privateAllowed,
     })
-  }
-
-  #isUdpUnpredictable(): boolean {
-    const behaviour = this.#options.behaviours().find(({ family }) => family === 4)
-    return behaviour?.mapping === 'address-dependent' || behaviour?.mapping === 'address-and-port-dependent'
   }
 }
 

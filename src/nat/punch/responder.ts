@@ -44,6 +44,7 @@ export class Responder {
   readonly #steps: string[] = []
   #state: State
   #round = 0
+  #isHopeless = false
 
   constructor(facts: ResponderFacts, now: number) {
     this.#facts = facts
@@ -52,6 +53,11 @@ export class Responder {
 
   get steps(): readonly string[] {
     return this.#steps
+  }
+
+  /** Whether the two NATs can't meet, by what the peer says of its own. */
+  get isHopeless(): boolean {
+    return this.#isHopeless
   }
 
   get deadline(): number | null {
@@ -92,8 +98,11 @@ export class Responder {
     this.#round++
     const accepted = accept(message.addresses)
     if (accepted.endpoints.length === 0 && accepted.refused > 0) this.#steps.push('the peer named only addresses that it may not name')
-    this.#state = { name: 'answered', until: now + config.answerTimeoutMs, endpoints: accepted.endpoints }
-    const answer: ResponderOutput = { type: 'send', message: { type: 'connect', addresses } }
+    this.#isHopeless = accepted.prospects === 'none'
+    if (this.#isHopeless) this.#steps.push('a NAT gives each destination another port, and the other lets in only answers')
+    const endpoints = this.#isHopeless ? [] : accepted.endpoints
+    this.#state = { name: 'answered', until: now + config.answerTimeoutMs, endpoints }
+    const answer: ResponderOutput = { type: 'send', message: { type: 'connect', addresses: this.#isHopeless ? [] : addresses } }
     return name === 'punching' ? [{ type: 'stop-punching' }, answer] : [answer]
   }
 

@@ -82,6 +82,7 @@ export async function startHidden(world: World, relay: TestRelay, options: Hidde
       peer: (id) => world.get(id) ?? null,
       behaviours: () => [],
       stunServers: () => [],
+      witnesses: () => [],
     },
     { host, webRtc, logger: silentLogger },
   )
