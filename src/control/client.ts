@@ -1,11 +1,14 @@
 import { readFile } from 'node:fs/promises'
-import { type IncomingMessage, request } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import { messageOf, type NodeId, ShallotError } from '../base/index.ts'
 import type { ServingRole } from '../directory/index.ts'
 import type { NatFacts, ReachFacts } from '../nat/index.ts'
 import type { CircuitFacts, NodeEvent, NodeStatus, RelayFacts, StreamFacts } from '../node/index.ts'
 import { isErrno } from '../store/index.ts'
 import type { ControlProblem, ControlRoutes } from './messages.ts'
+
+// Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
+const { request } = process.getBuiltinModule('node:http')
 
 const TIMEOUT_MS = 60_000
 

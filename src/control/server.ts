@@ -1,6 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { chmod, rm } from 'node:fs/promises'
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { resolve } from 'node:path'
 import { formatHostPort, type Logger, MalformedError, messageOf, type NodeId, parseNodeId, ShallotError } from '../base/index.ts'
@@ -10,6 +10,9 @@ import { isErrno, replaceFile } from '../store/index.ts'
 import { EventFeed } from './event-feed.ts'
 import { type ControlProblem, ROUTES, TOKEN_FILE } from './messages.ts'
 import { announce } from './registry.ts'
+
+// Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
+const { createServer } = process.getBuiltinModule('node:http')
 
 /** No request has a body worth more. */
 const MAX_BODY_BYTES = 1024

@@ -1,6 +1,9 @@
-import { Agent, type AgentOptions, type ClientRequest, type ClientRequestArgs } from 'node:http'
+import type { AgentOptions, ClientRequest, ClientRequestArgs } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Target } from '../onion/index.ts'
+
+// Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
+const { Agent } = process.getBuiltinModule('node:http')
 
 /** What a request through the agent carries beside node:http's own options. */
 export interface CircuitRequestArgs extends ClientRequestArgs {

@@ -1,12 +1,4 @@
-import {
-  type ClientRequest,
-  createServer,
-  request as httpRequest,
-  type IncomingMessage,
-  type InformationEvent,
-  type Server,
-  type ServerResponse,
-} from 'node:http'
+import type { ClientRequest, IncomingMessage, InformationEvent, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { formatIp, type Logger, MalformedError, messageOf, parseIp, sensitive } from '../base/index.ts'
@@ -32,6 +24,9 @@ import { type Credentials, credentialChecker, requestIsolation } from './isolati
 import { Listeners, sayAndClose } from './listeners.ts'
 import type { IngressModules } from './socks5.ts'
 import { EarlyBytes, splice } from './splice.ts'
+
+// Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
+const { createServer, request: httpRequest } = process.getBuiltinModule('node:http')
 
 export interface HttpCounts {
   readonly open: number

@@ -2,7 +2,6 @@ import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
 import { identify } from '@libp2p/identify'
 import type { Libp2p, PeerId, ServiceMap } from '@libp2p/interface'
 import { noise } from '@libp2p/noise'
-import { tls } from '@libp2p/tls'
 import { yamux } from '@libp2p/yamux'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
@@ -13,6 +12,7 @@ import { ed25519PublicKey, makeCertificate } from './certificate.ts'
 import type { ChannelAcceptor } from './channel.ts'
 import { defaultLinkLimits } from './config.ts'
 import type { Host, HostOptions } from './host-types.ts'
+import { libp2pTls } from './libp2p-tls.ts'
 import { isLinkLocalHost, Listeners } from './listeners.ts'
 import { outboundAddressFor, type TcpAddress, tryTcpAddress } from './multiaddrs.ts'
 import { ObservedEndpoints } from './observed-endpoints.ts'
@@ -45,9 +45,10 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
   const listeners = new Listeners()
   const observed = new ObservedEndpoints()
   const late: { streams: StreamChannels | null } = { streams: null }
+  const certificate = makeCertificate(options.key, Date.now())
   const links: TlsLinks = new TlsLinks({
     id,
-    certificate: makeCertificate(options.key, Date.now()),
+    certificate,
     limits,
     meter,
     pool: memory,
@@ -67,7 +68,7 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
   }
   const tcp = tcpTransport({
     outboundAddressFor: localFor,
-    dialFromPort: (host, port, signal) => punching.dial(host, port, signal),
+    dialFromPort: (host, port, signal) => punching.dial(host, port, null, signal),
     dialledFromPort: (connection, localPort) => observed.dialled(connection, localPort),
     listeners,
     takeTls: (socket) => links.take(socket),
@@ -84,7 +85,7 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
       nodeInfo: { name: 'shallot', version: '1', userAgent: AGENT },
       addresses: { listen: [...listen], ...(mode === 'client' ? { announceFilter: () => [] } : {}) },
       transports: [tcp, ...((options.transports ?? []) as [])],
-      connectionEncrypters: [tls(), noise()],
+      connectionEncrypters: [libp2pTls(certificate), noise()],
       streamMuxers: [yamux(YAMUX)],
       connectionManager: {
         maxConnections: limits.maxLibp2pConnections,

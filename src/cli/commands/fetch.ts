@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { createWriteStream } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
-import { type IncomingMessage, request } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import type { Duplex, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -11,6 +11,9 @@ import { bytesText, complain, sayJson } from '../output.ts'
 import { findNode, type NodeChoice } from '../places.ts'
 import { Progress } from '../progress.ts'
 import { connectThroughSocks, type ProxyUser } from '../proxy-connect.ts'
+
+// Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
+const { request } = process.getBuiltinModule('node:http')
 
 const MAX_REDIRECTS = 10
 /** A server that sends nothing for so long is given up. */

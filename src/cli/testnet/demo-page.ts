@@ -1,6 +1,8 @@
 import { once } from 'node:events'
-import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+
+// Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
+const { createServer } = process.getBuiltinModule('node:http')
 
 /** A page to fetch through the mesh where there is no internet. */
 export interface DemoPage {

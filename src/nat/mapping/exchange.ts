@@ -1,7 +1,9 @@
 import { createSocket } from 'node:dgram'
-import { request } from 'node:http'
 import { isIP } from 'node:net'
 import { MalformedError, messageOf, ShallotError } from '../../base/index.ts'
+
+// Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
+const { request } = process.getBuiltinModule('node:http')
 
 /** RFC 6886 §3.1: the first wait for an answer; it doubles. */
 const FIRST_WAIT_MS = 250
