@@ -161,35 +161,56 @@ export class DialBack {
   }
 
   async #ask(helper: DialBackHelper, address: string, family: 4 | 6, signal: AbortSignal): Promise<DialBackVerdict['verdict']> {
-    const { libp2p, config, random, logger } = this.#o
-    const patience = AbortSignal.any([signal, this.#stopping.signal, AbortSignal.timeout(config.timeoutMs)])
+    const patience = AbortSignal.any([signal, this.#stopping.signal, AbortSignal.timeout(this.#o.config.timeoutMs)])
+    // Twice, the second time over a fresh connection: the one that is there may just be closing, as one does that a dial-back came in by.
+    const verdict = await this.#askOnce(helper, address, family, false, patience)
+    return verdict ?? (await this.#askOnce(helper, address, family, true, patience)) ?? 'no-answer'
+  }
+
+  /** Null when the connection was lost in between. */
+  async #askOnce(
+    helper: DialBackHelper,
+    address: string,
+    family: 4 | 6,
+    isAfresh: boolean,
+    patience: AbortSignal,
+  ): Promise<DialBackVerdict['verdict'] | null> {
+    if (patience.aborted) return 'no-answer'
+    const { libp2p, random, logger } = this.#o
     const nonce = new DataView(random.bytes(8).buffer).getBigUint64(0)
     const pending: Pending = { family, reached: false }
     this.#pending.set(nonce, pending)
+    let connection: Connection | null = null
     let stream: Stream | null = null
     try {
       const peer = peerIdFromString(helper.id)
       const addresses = helper.addresses.filter((text) => parseTcpAddress(text)?.isDirect === false)
-      const connection = await libp2p.dial(
+      connection = await libp2p.dial(
         addresses.map((text) => multiaddr(text.includes('/p2p/') ? text : `${text}/p2p/${peer}`)),
-        { signal: patience },
+        { signal: patience, force: isAfresh },
       )
       stream = await connection.newStream(DIAL_REQUEST_PROTOCOL, { signal: patience, runOnLimitedConnection: false })
-      const said = await converse(lpStream(stream, { maxDataLength: MESSAGE_BYTES_MAX, maxBufferSize: 4 * MESSAGE_BYTES_MAX }), {
-        address,
-        nonce,
-        signal: patience,
-      })
+      const messages = lpStream(stream, { maxDataLength: MESSAGE_BYTES_MAX, maxBufferSize: 4 * MESSAGE_BYTES_MAX })
+      const said = await converse(messages, { address, nonce, signal: patience })
       // What came in is proof, whatever the peer says; what it says without that is none.
       if (pending.reached) return 'reached'
       return said === dialStatus.dialError ? 'unreachable' : said === dialStatus.dialBackError ? 'other' : 'no-answer'
     } catch (error) {
       logger.debug('a peer did not dial back', { why: messageOf(error) })
-      return pending.reached ? 'reached' : 'no-answer'
+      if (pending.reached) return 'reached'
+      const isRefusal = error instanceof MalformedError || (error instanceof Error && error.name === 'UnsupportedProtocolError')
+      return connection === null || patience.aborted || isRefusal ? 'no-answer' : null
     } finally {
       this.#pending.delete(nonce)
-      stream?.close({ signal: AbortSignal.timeout(READ_TIMEOUT_MS) }).catch((error) => stream?.abort(error as Error))
+      void this.#leave(stream, isAfresh ? connection : null)
     }
+  }
+
+  /** @param connection to be closed as well, when nobody else has begun to use it */
+  async #leave(stream: Stream | null, connection: Connection | null): Promise<void> {
+    const signal = AbortSignal.timeout(READ_TIMEOUT_MS)
+    await stream?.close({ signal }).catch((error) => stream.abort(error as Error))
+    if (connection?.streams.length === 0) await connection.close({ signal }).catch((error) => connection.abort(error as Error))
   }
 
   /** A dial-back: an inbound connection, not through a relay, of the family that was asked for, with a nonce that is waited for. */
