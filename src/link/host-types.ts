@@ -55,8 +55,6 @@ export interface PunchTarget {
   readonly endpoints: readonly { readonly host: string; readonly port: number }[]
   /** Which side of TLS this node takes, whoever's SYN came first. One side must be client, the other server. */
   readonly tlsRole: 'client' | 'server'
-  /** The round trip to the peer, ms, where it is known: attempts that nobody answers are renewed in step with it. */
-  readonly rttMs?: number
 }
 
 /** A public endpoint of a listening port, as a peer that was dialled from that port saw it. */

@@ -31,10 +31,21 @@ const SOCK_CLOEXEC = 0o2000000
 const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
 const SO_ERROR = 4
+const SO_LINGER = 13
 const SO_REUSEPORT = 15
 const IPPROTO_IPV6 = 41
 const IPV6_V6ONLY = 26
 const EINPROGRESS = 115
+const ETIMEDOUT = 110
+/** How long an attempt whose SYN was answered by the peer's may go on: the system repeats the answer after a second, and twice more. */
+const ANSWER_MS = 4000
+const IPPROTO_TCP = 6
+/** Its first byte is the state of the connection (include/net/tcp_states.h). */
+const TCP_INFO = 11
+const TCP_SYN_RECV = 3
+/** struct linger { int onoff; int linger; }: closing throws the connection away at once, or is orderly. */
+const LINGER_NONE = Uint8Array.from(new Uint8Array(Int32Array.of(1, 0).buffer))
+const LINGER_OFF = new Uint8Array(8)
 const ON = Uint8Array.from(new Uint8Array(Int32Array.of(1).buffer))
 const SOCKADDR_IN_BYTES = 16
 const SOCKADDR_IN6_BYTES = 28
@@ -104,10 +115,14 @@ export class PortSockets {
 
   /**
    * Connects from the listener's address and port.
+   *
+   * The system repeats a SYN that is not answered, which must be left to it: a second attempt would begin at another sequence number, while the
+   * peer may have taken up the first. So an attempt is given up late, and later still when the peer's SYN has come and only the answer is missing.
    * @param host an IP address of the listener's family
-   * @throws SystemCallError 'ECONNREFUSED', 'EADDRNOTAVAIL' (there is a connection of these two ports already) …; ShallotError 'aborted'
+   * @param patienceMs how long to wait for a sign of the peer; null waits for the signal
+   * @throws SystemCallError 'ECONNREFUSED', 'EADDRNOTAVAIL' (there is a connection of these two ports already), 'ETIMEDOUT' …; ShallotError 'aborted'
    */
-  dial(listener: BoundListener, host: string, port: number, signal: AbortSignal): Promise<Socket> {
+  dial(listener: BoundListener, host: string, port: number, patienceMs: number | null, signal: AbortSignal): Promise<Socket> {
     const calls = this.#calls
     return new Promise((resolve, reject) => {
       if (signal.aborted) {
@@ -121,14 +136,23 @@ export class PortSockets {
         return
       }
       let unwatch = (): void => {}
-      const onAbort = (): void => {
+      let timer: NodeJS.Timeout | undefined
+      const giveUp = (error: Error): void => {
+        clearTimeout(timer)
+        signal.removeEventListener('abort', onAbort)
         unwatch()
         calls.close(fd)
-        reject(aborted())
+        reject(error)
+      }
+      const onAbort = (): void => giveUp(aborted())
+      const onPatienceEnded = (): void => {
+        if (this.#state(fd) === TCP_SYN_RECV) timer = setTimeout(() => giveUp(new SystemCallError('connect', ETIMEDOUT)), ANSWER_MS)
+        else giveUp(new SystemCallError('connect', ETIMEDOUT))
       }
       const onWritable = (): void => {
         // The descriptor must be let go of before Node's socket may watch it.
         unwatch()
+        clearTimeout(timer)
         signal.removeEventListener('abort', onAbort)
         const error = new Int32Array(1)
         calls.getsockopt(fd, SOL_SOCKET, SO_ERROR, new Uint8Array(error.buffer), Uint32Array.of(4))
@@ -147,12 +171,20 @@ export class PortSockets {
         return
       }
       signal.addEventListener('abort', onAbort, { once: true })
+      if (patienceMs !== null) timer = setTimeout(onPatienceEnded, patienceMs)
     })
+  }
+
+  #state(fd: number): number {
+    const state = new Uint8Array(1)
+    this.#calls.getsockopt(fd, IPPROTO_TCP, TCP_INFO, state, Uint32Array.of(1))
+    return state[0]!
   }
 
   async #adopt(fd: number): Promise<Socket> {
     let socket: Socket
     try {
+      this.#set(fd, SOL_SOCKET, SO_LINGER, LINGER_OFF)
       socket = new net.Socket({ fd })
     } catch (error) {
       this.#calls.close(fd)
@@ -176,6 +208,8 @@ export class PortSockets {
     try {
       this.#set(fd, SOL_SOCKET, SO_REUSEADDR)
       this.#set(fd, SOL_SOCKET, SO_REUSEPORT)
+      // An attempt that is given up half-way would else hold the pair of ports for a minute.
+      this.#set(fd, SOL_SOCKET, SO_LINGER, LINGER_NONE)
       if (isV6) this.#set(fd, IPPROTO_IPV6, IPV6_V6ONLY)
     } catch (error) {
       this.#calls.close(fd)
@@ -186,8 +220,8 @@ export class PortSockets {
     return fd
   }
 
-  #set(fd: number, level: number, name: number): void {
-    if (this.#calls.setsockopt(fd, level, name, ON, ON.length) !== 0) throw new SystemCallError('setsockopt', this.#calls.errno())
+  #set(fd: number, level: number, name: number, value = ON): void {
+    if (this.#calls.setsockopt(fd, level, name, value, value.length) !== 0) throw new SystemCallError('setsockopt', this.#calls.errno())
   }
 
   #closing(fd: number, call: string): SystemCallError {

@@ -10,15 +10,13 @@ import { aborted } from './tls-sockets.ts'
 
 /** Endpoints of one peer that are dialled at the same time; more are not looked at. */
 const MAX_ENDPOINTS = 8
+/** An attempt is renewed only after this long: what is lost, the system repeats, once a second. */
+const PATIENCE_MS = 5500
 /**
- * How long a connection attempt is left alone when the round trip is not known. Both SYNs of a simultaneous open must be of attempts that are
- * still there a round trip later; what is lost within it, the system repeats after a second.
+ * Between two attempts, plus up to as much again: the two sides must not stay in step. Short, because where a NAT refuses what it does not know,
+ * both attempts must be on their way at the same time.
  */
-const PATIENCE_MS = 1000
-const MIN_PATIENCE_MS = 400
-const MAX_PATIENCE_MS = 3000
-/** Between two attempts, plus up to as much again: the two sides must not stay in step. */
-const PAUSE_MS = 60
+const PAUSE_MS = 25
 /** How often silent inbound connections are looked through. */
 const LOOK_MS = 25
 /** A peer that is TLS client speaks at once: one that has not by now waits for us. From the expected port, and from another one. */
@@ -83,9 +81,9 @@ export class Punching {
    * A connection from the listening port of the host's family, or null where there is no such port or punching is not prepared.
    * @throws as `PortSockets.dial` does
    */
-  dial(host: string, port: number, signal: AbortSignal): Promise<Socket> | null {
+  dial(host: string, port: number, patienceMs: number | null, signal: AbortSignal): Promise<Socket> | null {
     const from = this.#sockets === null ? null : this.#options.listeners.portFor(host)
-    return from === null ? null : this.#sockets!.dial(from, host, port, signal)
+    return from === null ? null : this.#sockets!.dial(from, host, port, patienceMs, signal)
   }
 
   /** Whether a link that comes in from there is one that a running punch waits for. */
@@ -129,7 +127,6 @@ class Punch {
   readonly #options: PunchingOptions
   readonly #over = new AbortController()
   readonly #givenUp = new AbortController()
-  readonly #patienceMs: number
   /** How attempts ended, for the error: "ECONNREFUSED" and how often. */
   readonly #seen: Map<string, number> = new Map()
 
@@ -140,8 +137,6 @@ class Punch {
     this.#options = options
     this.#endpoints = usableEndpoints(target.endpoints)
     this.hosts = new Set(this.#endpoints.map((endpoint) => endpoint.host))
-    const { rttMs } = target
-    this.#patienceMs = rttMs === undefined ? PATIENCE_MS : Math.min(Math.max(3 * rttMs, MIN_PATIENCE_MS), MAX_PATIENCE_MS)
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -172,8 +167,7 @@ class Punch {
     const over = this.#over.signal
     while (!over.aborted) {
       try {
-        const patience = AbortSignal.any([over, AbortSignal.timeout(this.#patienceMs)])
-        const socket = await this.#punching.dial(endpoint.host, endpoint.port, patience)
+        const socket = await this.#punching.dial(endpoint.host, endpoint.port, PATIENCE_MS, over)
         if (socket !== null) await this.#secure(socket)
       } catch (error) {
         this.#note(error)
@@ -217,7 +211,7 @@ class Punch {
 
   #note(error: unknown): void {
     const why = (error as { code?: unknown }).code
-    const key = why === 'aborted' ? 'no answer' : typeof why === 'string' ? why : 'failed'
+    const key = why === 'ETIMEDOUT' ? 'no answer' : typeof why === 'string' ? why : 'failed'
     this.#seen.set(key, (this.#seen.get(key) ?? 0) + 1)
   }
 
