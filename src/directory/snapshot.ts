@@ -56,39 +56,79 @@ export interface RestoreReport {
 }
 
 /**
- * Reads a snapshot into a view that is still empty. Damaged entries are left out and counted.
- * @throws MalformedError when it is no snapshot, its header is damaged, or it is another network's
+ * Reads a snapshot into a view that is still empty, in steps: ten thousand signatures to check take more than a second.
+ * Damaged entries are left out and counted.
  */
-export function restoreSnapshot(suite: CryptoSuite, view: View, bytes: Uint8Array, now: number): RestoreReport {
-  const reader = new Reader('view snapshot', bytes)
-  if (!equalBytes(reader.bytes(magic.length), magic)) throw new MalformedError('view snapshot', 'does not begin like one')
-  const network = reader.bytes(8)
-  const writtenAt = reader.u53()
-  const count = reader.u32()
-  if (!equalBytes(reader.bytes(CHECKSUM_BYTES), checksum(suite, bytes.subarray(0, HEADER_BYTES))))
-    throw new MalformedError('view snapshot', 'header is damaged')
-  if (!equalBytes(network, view.networkId)) throw new MalformedError('view snapshot', 'is of another network')
-  let good = 0
-  let expired = 0
-  for (let i = 0; i < count; i++) {
-    const entry = readEntry(suite, reader, bytes)
-    // Beyond a cut, or a length that points outside, nothing can be found any more.
-    if (entry === 'cut') break
-    if (entry === null) continue
+export class SnapshotRestore {
+  readonly #suite: CryptoSuite
+  readonly #view: View
+  readonly #bytes: Uint8Array
+  readonly #now: number
+  readonly #reader: Reader
+  readonly #writtenAt: number
+  readonly #count: number
+  #at = 0
+  #good = 0
+  #expired = 0
+
+  /**
+   * @param bytes borrowed until the last step
+   * @param now wall-clock ms
+   * @throws MalformedError when it is no snapshot, its header is damaged, or it is another network's
+   */
+  constructor(suite: CryptoSuite, view: View, bytes: Uint8Array, now: number) {
+    this.#suite = suite
+    this.#view = view
+    this.#bytes = bytes
+    this.#now = now
+    this.#reader = new Reader('view snapshot', bytes)
+    if (!equalBytes(this.#reader.bytes(magic.length), magic)) throw new MalformedError('view snapshot', 'does not begin like one')
+    const network = this.#reader.bytes(8)
+    this.#writtenAt = this.#reader.u53()
+    this.#count = this.#reader.u32()
+    if (!equalBytes(this.#reader.bytes(CHECKSUM_BYTES), checksum(suite, bytes.subarray(0, HEADER_BYTES))))
+      throw new MalformedError('view snapshot', 'header is damaged')
+    if (!equalBytes(network, view.networkId)) throw new MalformedError('view snapshot', 'is of another network')
+  }
+
+  /** Restores up to `entries` more entries. The report when all are done, else null: call again. */
+  step(entries: number): RestoreReport | null {
+    const to = Math.min(this.#count, this.#at + entries)
+    while (this.#at < to) {
+      this.#at++
+      const entry = readEntry(this.#suite, this.#reader, this.#bytes)
+      // Beyond a cut, or a length that points outside, nothing can be found any more.
+      if (entry === 'cut') this.#at = this.#count
+      else if (entry !== null) this.#restore(entry)
+    }
+    if (this.#at < this.#count) return null
+    // Only a node at its very first start believes what others say of ages.
+    this.#view.ages.closeHearsay()
+    return { writtenAt: this.#writtenAt, damaged: this.#count - this.#good, expired: this.#expired }
+  }
+
+  #restore(entry: Entry): void {
     try {
-      if (entry.kind === AGE) restoreAge(suite, view, entry.bytes)
-      else if (restoreDescriptor(suite, view, entry.bytes, now) === 'expired') expired++
-      good++
+      if (entry.kind === AGE) restoreAge(this.#suite, this.#view, entry.bytes)
+      else if (restoreDescriptor(this.#suite, this.#view, entry.bytes, this.#now) === 'expired') this.#expired++
+      this.#good++
     } catch (error) {
       if (!(error instanceof MalformedError)) throw error
     }
   }
-  // Only a node at its very first start believes what others say of ages.
-  view.ages.closeHearsay()
-  return { writtenAt, damaged: count - good, expired }
 }
 
-function readEntry(suite: CryptoSuite, reader: Reader, all: Uint8Array): { kind: number; bytes: Uint8Array } | 'cut' | null {
+/** The whole of a SnapshotRestore at once: for views of hundreds of relays. @throws MalformedError as its constructor does */
+export function restoreSnapshot(suite: CryptoSuite, view: View, bytes: Uint8Array, now: number): RestoreReport {
+  return new SnapshotRestore(suite, view, bytes, now).step(Number.POSITIVE_INFINITY)!
+}
+
+interface Entry {
+  readonly kind: number
+  readonly bytes: Uint8Array
+}
+
+function readEntry(suite: CryptoSuite, reader: Reader, all: Uint8Array): Entry | 'cut' | null {
   if (reader.left < 3) return 'cut'
   const at = reader.at
   const kind = reader.u8()

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { MalformedError, SeededRandom, toHex } from '../../../src/base/index.ts'
-import { encodeSnapshot, restoreSnapshot, View } from '../../../src/directory/index.ts'
+import { encodeSnapshot, restoreSnapshot, SnapshotRestore, View } from '../../../src/directory/index.ts'
 import { quickRules, START, suite, testDescriptor, testRelay } from './support.ts'
 
 const random = new SeededRandom(11)
@@ -53,6 +53,21 @@ describe('a snapshot of the view', () => {
     const cut = restored(bytes.subarray(0, bytes.length - 1_000), START + 1_000)
     expect(cut.report.damaged).toBeGreaterThan(1)
     expect(cut.view.size).toBe(20 - cut.report.damaged)
+  })
+
+  test('read in steps is the same, and says when it is done', () => {
+    const bytes = encodeSnapshot(suite, filled(), START)
+    for (const read of [bytes, bytes.subarray(0, bytes.length - 1_000)]) {
+      const view = new View({ suite, rules: quickRules })
+      const restore = new SnapshotRestore(suite, view, read, START + 1_000)
+      let report = restore.step(7)
+      expect([report, view.ages.wantsHearsay]).toEqual([null, true])
+      for (let i = 0; i < 5 && report === null; i++) report = restore.step(7)
+      const whole = restored(read, START + 1_000)
+      expect(report).toEqual(whole.report)
+      expect(toHex(view.buckets.root())).toBe(toHex(whole.view.buckets.root()))
+      expect(view.ages.wantsHearsay).toBe(false)
+    }
   })
 
   test('survives any flipped bit: less is read, or it is refused', () => {
