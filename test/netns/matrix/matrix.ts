@@ -14,6 +14,8 @@ export interface Attempt {
   /** What the packets say. */
   readonly seen: LinkLabel
   readonly family: 4 | 6 | null
+  /** Whether the direct link was still there a moment later; true when there was none. */
+  readonly lasts: boolean
   readonly reachedMs: number | null
   readonly upgradedMs: number | null
   readonly steps: readonly string[]
@@ -99,7 +101,15 @@ export class ReachMatrix {
       before,
     )
     const { how, reachedMs, upgradedMs, steps } = answer
-    return { pair, seeker, sought, said: how, seen: label, family, reachedMs, upgradedMs, steps }
+    const lasts = label === 'relayed' || label === 'punched-udp' || (await this.#isConnected(seeker, sought))
+    return { pair, seeker, sought, said: how, seen: label, family, lasts, reachedMs, upgradedMs, steps }
+  }
+
+  /** Whether the seeker's system has a TCP connection with the sought one. */
+  async #isConnected(seeker: string, sought: string): Promise<boolean> {
+    const remote = this.lab.publicAddressesOf(sought).map((address) => `dst ${address.includes(':') ? `[${address}]` : address}`)
+    const filter = `( ${remote.join(' or ')} )`
+    return (await this.mesh.node(seeker).machine.runOk('ss', ['-Htn', 'state', 'established', filter])).trim() !== ''
   }
 
   has(kind: PlaceKind): boolean {

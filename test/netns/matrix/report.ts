@@ -21,8 +21,9 @@ export function resultsOf(pairs: readonly Pair[], attempts: readonly Attempt[]):
 }
 
 /** What one attempt contradicts or lacks, whatever the others did. */
-export function faultOf({ pair, said, seen, seeker, sought, steps }: Attempt): string | null {
+export function faultOf({ pair, said, seen, lasts, seeker, sought, steps }: Attempt): string | null {
   const who = `${seeker} to ${sought}`
+  if (!lasts) return `${who}: the link by ${seen} ended at once (${steps.join('; ')})`
   if (said === null || said === 'unreachable') return `${who}: not reached (${steps.join('; ')})`
   // Both began at the same time, but one of them was let in before the other's request was needed: only the packets can tell.
   const needless = said === 'punched-tcp' && demandOf(pair) === 'open' && (seen === 'direct' || seen === 'reversed')
