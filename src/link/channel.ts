@@ -3,14 +3,15 @@ import type { CellBatch, ChannelEnd } from '../onion/index.ts'
 
 /**
  * A channel carries the cells of one circuit between two neighbours, in order, both ways, with backpressure.
- * Its end is the circuit's end. Implementations: a libp2p stream (`libp2p`), a channel of a direct TLS link (`tls`), and memory pipes
- * for tests (`memory`); all pass `test/compliance/cell-channel`.
+ * Its end is the circuit's end. Implementations: a libp2p stream (`libp2p`), a channel of a direct TLS link (`tls`), one that moves from the
+ * former to the latter, and memory pipes for tests (`memory`); all pass `test/compliance/cell-channel`.
  */
 export interface CellChannel {
   /** The peer's proven identity. A client's is fresh for every start. */
   readonly peer: NodeId
-  /** The network address the peer is seen at (text, for admission only; sensitive), or null in memory. */
+  /** The network address the peer was seen at first (text, for admission only; sensitive): through a relay, the relay's. Null in memory. */
   readonly remoteAddress: string | null
+  /** What it runs over now. */
   readonly kind: 'tls' | 'libp2p' | 'memory'
   /** Bytes held for this channel on this side: sent but not yet given to the kernel, and received but not delivered while paused. */
   readonly queuedBytes: number
@@ -53,7 +54,7 @@ export interface CellChannelHandlers {
 export interface ChannelDialer {
   /**
    * A fresh channel to the relay, over an existing link or a new one to one of the addresses. The peer's identity has been proven to be `id`.
-   * @param addresses multiaddrs as text: `/ip4/…/tcp/…/tls` is a direct link, `/ip4/…/tcp/…` libp2p
+   * @param addresses multiaddrs as text: `/ip4/…/tcp/…/tls` is a direct link, `/ip4/…/tcp/…` libp2p, `/…/p2p/RELAY/p2p-circuit` libp2p through a relay
    * @throws ShallotError of kind 'link': 'connect-failed', 'identity-mismatch', 'link-limit', 'aborted'
    */
   openChannel(id: NodeId, addresses: readonly string[], signal: AbortSignal): Promise<CellChannel>

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import net from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { multiaddr } from '@multiformats/multiaddr'
 import { afterEach, describe, expect, it } from 'vitest'
-import { createHost, defaultLinkLimits, type Host, type HostOptions } from '../../../src/link/index.ts'
+import { createHost, defaultLinkLimits, formatTcpAddress, type Host, type HostOptions } from '../../../src/link/index.ts'
 import { hello, numbered, Recorder, until } from '../../compliance/cell-channel.ts'
 
 const hosts: Host[] = []
@@ -216,5 +217,39 @@ describe('the host', () => {
     expect(server.meter.total + client.meter.total).toBe(0)
     const again = await start({ listen: libp2pOnly(server) })
     expect(again.addresses()).toEqual(server.addresses())
+  })
+})
+
+describe('the addresses of a host', () => {
+  it('are those of all interfaces for a wildcard, on one port for both families', async () => {
+    const first = await start({ listen: ['/ip4/0.0.0.0/tcp/0'] })
+    const port = Number(first.addresses()[0]!.split('/')[4])
+    await first.stop()
+    const host = await start({ listen: [`/ip4/0.0.0.0/tcp/${port}`, `/ip6/::/tcp/${port}`] })
+    const interfaces = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? [])
+    for (const family of ['IPv4', 'IPv6'] as const) {
+      const usable = interfaces.filter((address) => address.family === family && !address.address.startsWith('fe80:'))
+      const outer = usable.filter((address) => !address.internal)
+      const expected = (outer.length > 0 ? outer : usable).map(({ address }) => address)
+      const own = host.addresses().filter((address) => address.startsWith(`/${family === 'IPv4' ? 'ip4' : 'ip6'}/`))
+      expect(own).toEqual(expected.flatMap((address) => [true, false].map((isDirect) => formatTcpAddress(address, port, !isDirect))))
+    }
+    taking(host)
+    const client = await start({ mode: 'client' })
+    for (const address of ['127.0.0.1', '::1']) {
+      const recorder = await open(client, host, [formatTcpAddress(address, port, false)])
+      expect(recorder.channel!.kind).toBe('libp2p')
+      await client.libp2p.hangUp(client.libp2p.getConnections()[0]!.remotePeer)
+    }
+  })
+
+  it('are never link-local ones', async () => {
+    for (const address of ['/ip6/fe80::1/tcp/0', '/ip4/169.254.1.1/tcp/0']) {
+      await expect(start({ listen: [address] })).rejects.toMatchObject({
+        code: 'bad-address',
+        kind: 'config',
+        message: expect.stringContaining('link-local'),
+      })
+    }
   })
 })
