@@ -326,7 +326,10 @@ export class NatService {
   #relaysChanged(relays: readonly NodeId[]): void {
     const before = this.#reachability.facts({ stun: [], lost: [] }).relays
     // A relay that is gone may be a router that has restarted, with another public address.
-    if (before.some(({ relay }) => !relays.includes(relay))) this.#reprobe = true
+    if (before.some(({ relay }) => !relays.includes(relay))) {
+      this.#reprobe = true
+      this.#mapper.check()
+    }
     this.#handle({ type: 'reservations', reservations: this.#reservations.facts() })
   }
 
