@@ -295,7 +295,7 @@ export class ViewServer {
   readonly #peers = new Map<NodeId, TokenBucket>()
   readonly #all: TokenBucket
 
-  /** @param now monotonic or wall ms, the same clock as in `answer` */
+  /** @param now wall-clock ms, as in `answer`: ages are told by it, and the budget runs on it too */
   constructor(view: View, now: number) {
     this.#view = view
     this.#all = new TokenBucket(SERVE_RATE, SERVE_BURST, now)
