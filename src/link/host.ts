@@ -58,7 +58,7 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
     acceptMove: (channel, token) => late.streams?.moving.acceptMove(channel, token) ?? null,
     acceptor: () => (mode === 'client' ? null : state.acceptor),
   })
-  const punching = new Punching({ listeners, links, limits, logger })
+  const punching = new Punching({ listeners, links, limits, logger, outboundAddressFor: localFor })
   let listenFailure: ShallotError | null = null
   /** Whom `dialer` is dialling by libp2p just now. */
   const dialling = new Map<string, number>()

@@ -79,6 +79,7 @@ function isLoopbackHost(host: string): boolean {
   return ip.family === 4 ? ip.bytes[0] === 127 : formatIp(ip) === '::1'
 }
 
-function isWildcard(host: string): boolean {
+/** 0.0.0.0 or ::. */
+export function isWildcard(host: string): boolean {
   return parseIp(host).bytes.every((byte) => byte === 0)
 }

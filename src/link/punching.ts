@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { formatIp, isIpText, type Logger, messageOf, type NodeId, parseIp, ShallotError } from '../base/index.ts'
 import type { LinkLimits } from './config.ts'
 import type { PunchTarget } from './host-types.ts'
-import type { Listeners, SilentConnection } from './listeners.ts'
+import { isWildcard, type Listeners, type SilentConnection } from './listeners.ts'
 import { PortSockets } from './port-sockets.ts'
 import type { TlsLinks } from './tls-links.ts'
 import { aborted } from './tls-sockets.ts'
@@ -28,6 +28,8 @@ export interface PunchingOptions {
   readonly links: TlsLinks
   readonly limits: LinkLimits
   readonly logger: Logger
+  /** The local address to dial a host from, where that is not left to the system. */
+  readonly outboundAddressFor: (host: string) => string | undefined
 }
 
 interface Endpoint {
@@ -82,8 +84,11 @@ export class Punching {
    * @throws as `PortSockets.dial` does
    */
   dial(host: string, port: number, patienceMs: number | null, signal: AbortSignal): Promise<Socket> | null {
-    const from = this.#sockets === null ? null : this.#options.listeners.portFor(host)
-    return from === null ? null : this.#sockets!.dial(from, host, port, patienceMs, signal)
+    const { listeners, outboundAddressFor } = this.#options
+    const from = this.#sockets === null ? null : listeners.portFor(host)
+    if (from === null) return null
+    const bound = isWildcard(from.host) ? { host: outboundAddressFor(host) ?? from.host, port: from.port, fd: from.fd } : from
+    return this.#sockets!.dial(bound, host, port, patienceMs, signal)
   }
 
   /** Whether a link that comes in from there is one that a running punch waits for. */

@@ -160,6 +160,29 @@ describe('channels that move', () => {
     await until('the meters to be zero', () => hosts.a.meter.total + hosts.b.meter.total === 0)
   })
 
+  it('move to an unlimited libp2p connection where there is no direct link, and on to that when there is', async () => {
+    const hosts = await start()
+    const joined = await open(hosts, taking(hosts.b))
+    const up = pour(joined.atA)
+    const down = pour(joined.atB)
+    // As WebRTC would: a connection of libp2p's without a relay's limits.
+    const { a, b } = hosts
+    await a.libp2p.dial(multiaddr(`${b.addresses()[0]}/p2p/${b.id}`), { force: true } as never)
+    const onRelay = (): number[] => [a, b].map((host) => host.links().find(({ via }) => via !== null)!.channels)
+    const onLibp2p = (host: Host, peer: Host): number =>
+      host.links().find((link) => link.kind === 'libp2p' && link.via === null && link.peer === peer.id)?.channels ?? 0
+    await until('the channel to leave the relay', () => onRelay().every((channels) => channels === 0))
+    expect([onLibp2p(a, b), onLibp2p(b, a), ...kinds(joined)]).toEqual([1, 1, 'libp2p', 'libp2p'])
+    hosts.cutRelayed()
+    await hosts.upgrade()
+    await moved(joined.atA.channel!, joined.atB.channel!)
+    await until('the streams to be gone', () => onLibp2p(a, b) + onLibp2p(b, a) === 0)
+    up.stop()
+    down.stop()
+    await until('all cells', () => joined.atB.count === up.sent && joined.atA.count === down.sent)
+    expect([joined.atA.wrong, joined.atB.wrong, joined.atA.ends, joined.atB.ends]).toEqual([null, null, [], []])
+  })
+
   it('move all, many at a time', async () => {
     const hosts = await start()
     const taken = taking(hosts.b)

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import net from 'node:net'
@@ -258,6 +259,28 @@ describe.runIf(isLinux)('punching', () => {
     expect(a.observed()[0]).toMatchObject({ host: '127.0.0.1', port, localPort: port, observer: relay.id })
     // A second connection to the same port can't come from there: it comes from another.
     await a.libp2p.dial(multiaddr(relay.addresses()[0]!), { force: true } as never)
+    // Where the address to dial from is set, that one, from the same port.
+    const b = await prepared({ listen: ['/ip4/0.0.0.0/tcp/0'], outboundAddress: '127.6.0.1' })
+    await b.libp2p.dial(multiaddr(relay.addresses()[0]!))
+    await until('the observation', () => b.observed().length === 1)
+    expect(b.observed()[0]).toMatchObject({ host: '127.6.0.1', port: endpointOf(b).port })
+  })
+})
+
+describe.runIf(isLinux)('the library that punching needs', () => {
+  it('is loaded only by nodes that prepare for punching', () => {
+    const script = `
+      import { readFileSync } from 'node:fs'
+      const { createHost } = await import(${JSON.stringify(new URL('../../../src/link/index.ts', import.meta.url).href)})
+      const host = await createHost({ key: new Uint8Array(32).fill(1), mode: 'server', listen: ['/ip4/127.0.0.1/tcp/0'] })
+      const isLoaded = () => readFileSync('/proc/self/maps', 'latin1').includes('koffi')
+      const before = isLoaded()
+      await host.preparePunching()
+      console.log(before, isLoaded(), host.punching.unavailable)
+      await host.stop()
+    `
+    const { stdout } = spawnSync(process.execPath, ['--input-type=module', '--eval', script], { encoding: 'utf8' })
+    expect(stdout.trim()).toBe('false true null')
   })
 })
 
