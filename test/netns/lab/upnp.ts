@@ -52,7 +52,10 @@ export class UpnpDaemon {
       '-P',
       join(folder.path, 'pid'),
     ])
-    await program.waitFor(/HTTP listening on port|listening for NAT-PMP|port 5351|Listening for NAT-PMP/i, 10_000)
+    await program.waitFor(/HTTP listening on port|listening for NAT-PMP|port 5351|Listening for NAT-PMP/i, 10_000).catch((error) => {
+      folder.remove()
+      throw error
+    })
     return new UpnpDaemon(home, program, folder.remove)
   }
 
