@@ -136,6 +136,7 @@ export class TlsLinks {
   async acceptOver(socket: Socket, id: NodeId, signal: AbortSignal): Promise<void> {
     const { certificate, logger } = this.#options
     const done = Promise.withResolvers<void>()
+    const onAbort = (): void => void socket.destroy()
     // Stays for good: a socket without a listener would throw.
     socket.on('error', () => {})
     socket.once('close', () => done.resolve())
@@ -144,6 +145,7 @@ export class TlsLinks {
       certificate,
       this.#limits.handshakeTimeoutMs,
       (proven) => {
+        signal.removeEventListener('abort', onAbort)
         if (proven.peer === id) this.#accepted(proven, 'punched')
         else proven.socket.on('error', () => {}).destroy()
         done.resolve()
@@ -154,7 +156,6 @@ export class TlsLinks {
       },
     )
     acceptor.take(socket)
-    const onAbort = (): void => void socket.destroy()
     signal.addEventListener('abort', onAbort, { once: true })
     await done.promise
     signal.removeEventListener('abort', onAbort)

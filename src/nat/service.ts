@@ -157,6 +157,7 @@ export class NatService {
         privateAllowed: privateAddresses,
         peer: (id) => (view.isKnown(id) ? punchPeerOf(view.get(id)!.descriptor) : null),
         behaviours: () => this.#behaviours,
+        witnesses: () => this.#helpers().flatMap(({ id, addresses: found }) => found.map((address) => `${address}/p2p/${id}`)),
         stunServers: () =>
           this.#stunServers.map(({ ip, port }) => (ip.family === 6 ? `[${formatIp(ip)}]:${port}` : `${formatIp(ip)}:${port}`)),
       },
