@@ -77,7 +77,7 @@ interface Relayed {
 }
 
 /** How often relayed connections are looked through for one that may be tried again. */
-const SWEEP_MS = 5_000
+const SWEEP_MS = 2_000
 /** A relayed connection whose peer is linked directly is left this long to what runs on it. */
 const RELAY_GRACE_MS = 15_000
 const MAX_HOW_REMEMBERED = 4096
