@@ -1,0 +1,7 @@
+export type { Endpoint } from './endpoint.ts'
+export type { Datagram, Echo, StackEvent } from './events.ts'
+export { defaultLimits, defaultTcpSettings, type StackLimits, type TcpSettings } from './limits.ts'
+export type { Listener, ListenOn } from './listeners.ts'
+export { Stack, type StackCounters, type StackOptions } from './stack.ts'
+export { TcpConnection, type TcpState } from './tcp/connection.ts'
+export type { CloseReason, Refusal } from './tcp/host.ts'

@@ -1,0 +1,671 @@
+import type { TcpHeader } from '../../packet/index.ts'
+import type { TcpSettings } from '../limits.ts'
+import type { MemoryBudget } from '../memory-budget.ts'
+import { ByteRing } from './byte-ring.ts'
+import { Cubic } from './cubic.ts'
+import { DUPLICATE_THRESHOLD, Rack } from './rack.ts'
+import { RttEstimator } from './rtt.ts'
+import { Sent, SentRecords } from './sent-records.ts'
+import { after, before, distance } from './sequence.ts'
+
+const NEVER = Number.POSITIVE_INFINITY
+
+/** What is to be sent next, filled by `plan`. */
+export interface Plan {
+  kind: 'new' | 'retransmission' | 'probe'
+  sequence: number
+  /** Of data, from `ringOffset` on. */
+  length: number
+  ringOffset: number
+  fin: boolean
+  push: boolean
+}
+
+/** What the connection knows and the sender asks for. */
+export interface SenderClock {
+  /** The timestamp option's value at a time. */
+  timestampAt(time: number): number
+}
+
+/**
+ * The sending half of a connection: what was written, what of it is in flight, what is lost, what may go now.
+ * Loss by RACK-TLP (RFC 8985) over the scoreboard of RFC 6675, window reduction by PRR (RFC 9937), timers by RFC 6298, undo by Eifel (RFC 3522, 4015).
+ */
+export class Sender {
+  readonly #settings: TcpSettings
+  readonly #clock: SenderClock
+  readonly #ring: ByteRing
+  readonly records = new SentRecords()
+  readonly rtt: RttEstimator
+  readonly congestion: Cubic
+  readonly #rack: Rack
+  una = 0
+  next = 0
+  /** SND.WND in bytes, and the largest it was. */
+  window = 0
+  maxWindow = 0
+  /** Shift of the windows the peer sends. */
+  scale = 0
+  #windowSequence = 0
+  #windowAck = 0
+  /** Largest payload of a segment whose only option is the timestamp. */
+  mss = 536
+  sackAllowed = false
+  nagle: boolean
+  /** Bytes written and not acknowledged. */
+  buffered = 0
+  #finQueued = false
+  #finSent = false
+  readonly #plan: Plan = { kind: 'new', sequence: 0, length: 0, ringOffset: 0, fin: false, push: false }
+  /** The record that is being sent again, and how far, when it is larger than a segment is now. */
+  #lostAt = 0
+  #lostOffset = 0
+  #cwndLimited = false
+  #lastSentAt = 0
+
+  // Recovery.
+  #recovery: 'none' | 'fast' | 'timeout' = 'none'
+  #recoveryEnd = 0
+  #duplicateAcks = 0
+  #prrDelivered = 0
+  #prrOut = 0
+  #prrFlight = 0
+  #prrAllowed = 0
+  /** The timestamp of the first retransmission of this recovery: an echo of an older one says it was not needed. */
+  #undoTimestamp: number | null = null
+  #undoPossible = false
+
+  // Timers.
+  #rtoAt = NEVER
+  #tailAt = NEVER
+  #reorderAt = NEVER
+  #persistAt = NEVER
+  #probe: 'none' | 'tail' | 'window' = 'none'
+  #tailEnd: number | null = null
+  /** Since when nothing has come back though it should. */
+  #progressAt = 0
+  #retransmissions = 0
+  /** Timeouts in a row for the same full-sized data: a path MTU black hole shows as such. */
+  fullSizeTimeouts = 0
+
+  constructor(settings: TcpSettings, budget: MemoryBudget, clock: SenderClock) {
+    this.#settings = settings
+    this.#clock = clock
+    this.#ring = new ByteRing(budget)
+    this.rtt = new RttEstimator(settings)
+    this.congestion = new Cubic(this.mss, settings.initialWindowSegments)
+    this.#rack = new Rack(this.rtt)
+    this.nagle = settings.nagle
+  }
+
+  /** The SYN has been acknowledged: data begins at `first`. */
+  start(first: number, now: number): void {
+    this.una = first
+    this.next = first
+    this.records.reset(first)
+    this.#progressAt = now
+  }
+
+  setMss(mss: number): void {
+    if (mss === this.mss) return
+    this.mss = mss
+    this.congestion.setMss(
+      mss,
+      this.next === this.una && this.records.count === 0 && this.rtt.backoffs === 0 && this.congestion.inSlowStart,
+    )
+  }
+
+  setWindow(window: number, sequence: number, ack: number): void {
+    this.window = window
+    if (window > this.maxWindow) this.maxWindow = window
+    this.#windowSequence = sequence
+    this.#windowAck = ack
+  }
+
+  get finAcked(): boolean {
+    return this.#finSent && this.una === this.next
+  }
+
+  /** Whether the end of the data has been written. */
+  get isEnding(): boolean {
+    return this.#finQueued
+  }
+
+  get inRecovery(): boolean {
+    return this.#recovery !== 'none'
+  }
+
+  get retransmissions(): number {
+    return this.#retransmissions
+  }
+
+  get unsent(): number {
+    return this.buffered - (distance(this.una, this.next) - (this.#finSent && this.una !== this.next ? 1 : 0))
+  }
+
+  get writable(): number {
+    return this.#finQueued ? 0 : Math.max(0, this.#settings.sendBufferBytes - this.buffered)
+  }
+
+  get memory(): number {
+    return this.#ring.capacity
+  }
+
+  /** Takes bytes (copied) as far as there is room. */
+  write(bytes: Uint8Array): number {
+    const length = Math.min(bytes.length, this.writable)
+    if (length === 0 || !this.#ring.ensure(this.buffered + length, this.buffered)) return 0
+    this.#ring.write(this.buffered, bytes, 0, length)
+    this.buffered += length
+    return length
+  }
+
+  queueFin(): void {
+    this.#finQueued = true
+  }
+
+  /** Copies planned data into a packet. */
+  copy(plan: Plan, target: Uint8Array, at: number): void {
+    this.#ring.copyTo(plan.ringOffset, plan.length, target, at)
+  }
+
+  release(): void {
+    this.#ring.release()
+    this.buffered = 0
+    this.#rtoAt = this.#tailAt = this.#reorderAt = this.#persistAt = NEVER
+    this.#probe = 'none'
+  }
+
+  // --- what came back
+
+  /** An acceptable ACK (SND.UNA <= ACK <= SND.NXT), `data` when its segment carries data or a FIN. Returns how many bytes it acknowledged. */
+  handleAck(segment: TcpHeader, data: boolean, now: number): number {
+    const ack = segment.acknowledgment
+    const acked = distance(this.una, ack)
+    const windowChanged = this.#updateWindow(segment)
+    const inFlight = this.records.pipe
+    const lostBefore = this.records.lostCount
+    const sackedBefore = this.records.sackedCount
+    let delivered = this.#takeAcked(segment, ack, now)
+    let duplicate = false
+    if (this.sackAllowed && segment.sackCount > 0) {
+      duplicate = this.#isDuplicateReport(segment, ack)
+      delivered += this.#takeSacks(segment, duplicate ? 1 : 0, now)
+      if (duplicate) this.#rack.onDuplicate()
+    }
+    if (acked > 0) this.#advanced(segment, duplicate, now)
+    else if (!this.sackAllowed && !data && !windowChanged && this.records.count > 0 && segment.window !== 0) this.#countDuplicate()
+    if (this.records.sackedCount > 0 || this.records.lostCount > 0) this.#findLosses(now)
+    else this.#reorderAt = NEVER
+    this.#afterAck(acked, delivered, inFlight, this.records.lostCount > lostBefore, now)
+    if (acked > 0 || this.records.sackedCount > sackedBefore) this.#armTimers(now)
+    if (this.window > 0) this.#leavePersist()
+    return acked
+  }
+
+  #updateWindow(segment: TcpHeader): boolean {
+    // RFC 9293 §3.10.7.4: only by a segment that is not older than the last that set it.
+    if (before(segment.sequence, this.#windowSequence)) return false
+    if (segment.sequence === this.#windowSequence && before(segment.acknowledgment, this.#windowAck)) return false
+    const window = segment.window << this.scale
+    const changed = window !== this.window
+    this.setWindow(window, segment.sequence, segment.acknowledgment)
+    return changed
+  }
+
+  /** Forgets what the cumulative ACK covers; returns the bytes that are newly known to have arrived. */
+  #takeAcked(segment: TcpHeader, ack: number, now: number): number {
+    const { records } = this
+    let delivered = 0
+    let sample = -1
+    while (records.count > 0 && !after(records.end(0), ack)) {
+      const flags = records.flags(0)
+      if ((flags & Sent.sacked) === 0) {
+        delivered += records.length(0)
+        sample = this.#deliveredRecord(segment, 0, sample, now)
+      }
+      records.shift()
+      if (this.#lostAt > 0) this.#lostAt--
+      else this.#lostOffset = 0
+    }
+    if (records.count > 0 && before(records.start(0), ack)) {
+      delivered += distance(records.start(0), ack)
+      if (this.#lostAt === 0) this.#lostOffset = 0
+      records.trim(ack)
+    }
+    if (sample >= 0) this.rtt.sample(now - sample)
+    else if (delivered > 0 && segment.hasTimestamps && segment.timestampEcho !== 0) {
+      // RFC 7323 §4: the echo is good for repeated segments too.
+      const rtt = distance(segment.timestampEcho, this.#clock.timestampAt(now))
+      if (rtt >= 0 && rtt < this.#settings.retransmitTimeoutMs) this.rtt.sample(rtt)
+    }
+    return delivered
+  }
+
+  /** @returns the time of the newest transmission that Karn's rule lets be measured (RFC 6298 §3) */
+  #deliveredRecord(segment: TcpHeader, index: number, sample: number, now: number): number {
+    const { records } = this
+    const sentAt = records.sentAt(index)
+    const flags = records.flags(index)
+    const older = segment.hasTimestamps && before(segment.timestampEcho, this.#clock.timestampAt(sentAt))
+    this.#rack.delivered(records.end(index), sentAt, flags, older, now)
+    return (flags & Sent.everRetransmitted) === 0 && sentAt > sample ? sentAt : sample
+  }
+
+  /** RFC 2883 §4: the first block lies below the ACK, or inside the second. */
+  #isDuplicateReport(segment: TcpHeader, ack: number): boolean {
+    const left = segment.sackLeft[0]!
+    const right = segment.sackRight[0]!
+    if (!after(right, ack)) return before(left, right)
+    return segment.sackCount > 1 && !before(left, segment.sackLeft[1]!) && !after(right, segment.sackRight[1]!)
+  }
+
+  #takeSacks(segment: TcpHeader, from: number, now: number): number {
+    const { records } = this
+    let delivered = 0
+    let sample = -1
+    for (let block = from; block < segment.sackCount; block++) {
+      const left = segment.sackLeft[block]!
+      const right = segment.sackRight[block]!
+      // What was never sent, or makes no sense, is not believed.
+      if (!before(left, right) || before(left, this.una) || after(right, this.next)) continue
+      for (let i = records.find(left); i < records.count && !after(records.end(i), right); i++) {
+        if ((records.flags(i) & Sent.sacked) !== 0) continue
+        delivered += records.length(i)
+        sample = this.#deliveredRecord(segment, i, sample, now)
+        records.markSacked(i)
+      }
+    }
+    if (sample >= 0) this.rtt.sample(now - sample)
+    return delivered
+  }
+
+  #advanced(segment: TcpHeader, duplicate: boolean, now: number): void {
+    const acked = distance(this.una, segment.acknowledgment)
+    // The FIN is no byte of the ring.
+    const bytes = Math.min(acked, this.buffered)
+    this.una = segment.acknowledgment
+    this.buffered -= bytes
+    if (this.buffered === 0) this.#ring.release()
+    else this.#ring.drop(bytes)
+    this.#duplicateAcks = 0
+    this.#progressAt = now
+    this.fullSizeTimeouts = 0
+    this.rtt.resetBackoff()
+    if (this.#undoPossible && this.#undoTimestamp !== null && segment.hasTimestamps && before(segment.timestampEcho, this.#undoTimestamp)) {
+      this.#undo()
+    }
+    this.#undoPossible = false
+    if (this.#tailEnd !== null && !before(this.una, this.#tailEnd)) {
+      // RFC 8985 §7.4: the probe repaired a loss that would otherwise go unnoticed, unless it came twice.
+      if (!duplicate && this.#recovery === 'none') this.congestion.onLoss()
+      this.#tailEnd = null
+    }
+  }
+
+  /** RFC 5681 §3.2 and RFC 6582 for a peer without SACK: the third duplicate says that the first segment is lost. */
+  #countDuplicate(): void {
+    this.#duplicateAcks++
+    if (this.#duplicateAcks === DUPLICATE_THRESHOLD && this.#recovery === 'none') this.records.markLost(0)
+    this.#rescan()
+  }
+
+  #findLosses(now: number): void {
+    if (this.sackAllowed) this.#reorderAt = this.#rack.detect(this.records, this.#recovery !== 'none', now)
+    if (this.records.lostCount > 0) this.#rescan()
+  }
+
+  #rescan(): void {
+    this.#lostAt = 0
+    this.#lostOffset = 0
+  }
+
+  #afterAck(acked: number, delivered: number, inFlight: number, newLoss: boolean, now: number): void {
+    const { congestion, records } = this
+    if (this.#recovery !== 'none' && !before(this.una, this.#recoveryEnd) && acked > 0) this.#leaveRecovery()
+    if (this.#recovery === 'none' && records.lostCount > 0) this.#enterFast(inFlight)
+    if (this.#recovery === 'fast') {
+      // RFC 6582 §3.2 step 3: a partial ACK says that the next one is lost too.
+      if (!this.sackAllowed && acked > 0 && records.count > 0 && (records.flags(0) & Sent.retransmitted) === 0) {
+        records.markLost(0)
+        this.#rescan()
+      }
+      this.#reduceProportionally(delivered, acked > 0 && !newLoss)
+      return
+    }
+    if (acked === 0) return
+    if (this.#cwndLimited || this.#recovery === 'timeout')
+      congestion.onAck(acked, this.rtt.smoothed ?? 0, this.rtt.latest, this.una, this.next, now)
+    else congestion.onIdleAck()
+  }
+
+  #enterFast(inFlight: number): void {
+    this.#recovery = 'fast'
+    this.#recoveryEnd = this.next
+    this.#undoTimestamp = null
+    this.#undoPossible = true
+    this.congestion.onLoss()
+    this.#prrDelivered = 0
+    this.#prrOut = 0
+    this.#prrFlight = Math.max(inFlight, this.mss)
+    // The first lost segment goes at once.
+    this.#prrAllowed = this.mss
+    this.#tailAt = NEVER
+    this.#rescan()
+  }
+
+  /** RFC 9937 §6.1. */
+  #reduceProportionally(delivered: number, safe: boolean): void {
+    const { ssthresh } = this.congestion
+    const { pipe } = this.records
+    let bytes = delivered
+    // Without SACK each duplicate says that one segment has arrived.
+    if (!this.sackAllowed && delivered === 0) bytes = this.mss
+    this.#prrDelivered += bytes
+    let allowed: number
+    if (pipe > ssthresh) allowed = Math.ceil((this.#prrDelivered * ssthresh) / this.#prrFlight) - this.#prrOut
+    else {
+      let limit = Math.max(this.#prrDelivered - this.#prrOut, bytes)
+      if (safe) limit += this.mss
+      allowed = Math.min(ssthresh - pipe, limit)
+    }
+    if (this.#prrOut === 0) allowed = Math.max(allowed, this.mss)
+    this.#prrAllowed = Math.max(0, allowed)
+    this.congestion.cwnd = Math.max(this.mss, pipe + this.#prrAllowed)
+  }
+
+  #leaveRecovery(): void {
+    if (this.#recovery === 'fast') this.congestion.cwnd = Math.max(this.congestion.ssthresh, 2 * this.mss)
+    this.#recovery = 'none'
+    this.#undoPossible = false
+    this.#rack.onRecovered()
+  }
+
+  /** RFC 4015: what was sent again had not been lost. */
+  #undo(): void {
+    const { records } = this
+    for (let i = 0; i < records.count; i++) {
+      const flags = records.flags(i)
+      if ((flags & Sent.lost) !== 0 && (flags & Sent.retransmitted) === 0) records.unmarkLost(i)
+    }
+    this.congestion.undo()
+    this.#recovery = 'none'
+    this.#rack.onDuplicate()
+  }
+
+  /** The path takes only segments of this size: larger ones in flight are gone, which says nothing of congestion (RFC 1191 §6.3). */
+  shrinkMss(mss: number): void {
+    if (mss >= this.mss) return
+    this.setMss(mss)
+    const { records } = this
+    for (let i = 0; i < records.count; i++) {
+      if (records.length(i) > mss && (records.flags(i) & (Sent.sacked | Sent.lost)) === 0) records.markLost(i)
+    }
+    this.#rescan()
+  }
+
+  // --- timers
+
+  get deadline(): number {
+    return Math.min(this.#rtoAt, this.#tailAt, this.#reorderAt, this.#persistAt)
+  }
+
+  /** Whatever timer has run out. False: nothing has come back for so long that the connection is dead (RFC 9293 §3.8.3). */
+  onTimer(now: number): boolean {
+    if (this.#reorderAt <= now) {
+      this.#reorderAt = NEVER
+      const inFlight = this.records.pipe
+      this.#findLosses(now)
+      if (this.#recovery === 'none' && this.records.lostCount > 0) this.#enterFast(inFlight)
+    }
+    if (this.#tailAt <= now) {
+      this.#tailAt = NEVER
+      if (this.#recovery === 'none' && this.records.count > 0) this.#probe = 'tail'
+    }
+    if (this.#rtoAt <= now) {
+      if (now - this.#progressAt > this.#settings.retransmitTimeoutMs) return false
+      this.#onTimeout(now)
+    }
+    if (this.#persistAt <= now) {
+      if (now - this.#progressAt > this.#settings.retransmitTimeoutMs) return false
+      this.#probe = 'window'
+      this.rtt.backOff()
+      this.#persistAt = now + this.rtt.timeout
+    }
+    return true
+  }
+
+  /** The peer is there, even if its window stays shut: a zero window may last for ever (RFC 9293 §3.8.6.1). */
+  onSignOfLife(now: number): void {
+    if (this.records.count === 0) this.#progressAt = now
+  }
+
+  #onTimeout(now: number): void {
+    const { records } = this
+    if (records.count === 0) {
+      this.#rtoAt = NEVER
+      return
+    }
+    if (records.length(0) >= this.mss) this.fullSizeTimeouts++
+    if (this.#recovery !== 'timeout') {
+      this.congestion.onTimeout(records.pipe)
+      this.#undoTimestamp = null
+      this.#undoPossible = true
+    } else this.congestion.cwnd = this.mss
+    this.#recovery = 'timeout'
+    this.#recoveryEnd = this.next
+    // RFC 6298 §5.4 to 5.6; RFC 8985 §6.3: what was sent later may be on its way, but the pipe is thought empty.
+    for (let i = 0; i < records.count; i++) if ((records.flags(i) & Sent.sacked) === 0) records.markLost(i)
+    this.#rescan()
+    this.#tailAt = NEVER
+    this.#tailEnd = null
+    this.rtt.backOff()
+    this.#rtoAt = now + this.rtt.timeout
+  }
+
+  #armTimers(now: number): void {
+    if (this.records.count === 0) {
+      this.#rtoAt = NEVER
+      this.#tailAt = NEVER
+      return
+    }
+    this.#rtoAt = now + this.rtt.timeout
+    this.#tailAt = NEVER
+    // RFC 8985 §7.2: once per flight, while nothing is known to be missing.
+    if (
+      this.sackAllowed &&
+      this.#recovery === 'none' &&
+      this.records.sackedCount === 0 &&
+      this.#tailEnd === null &&
+      this.rtt.smoothed !== null
+    ) {
+      let patience = 2 * this.rtt.smoothed
+      if (this.records.count === 1) patience += this.#settings.minRtoMs
+      const at = now + Math.max(patience, 10)
+      if (at < this.#rtoAt) this.#tailAt = at
+    }
+  }
+
+  #leavePersist(): void {
+    if (this.#persistAt === NEVER) return
+    this.#persistAt = NEVER
+    this.rtt.resetBackoff()
+  }
+
+  // --- what goes out
+
+  /** What may be sent now in a segment with room for `room` bytes of data; null when nothing may. The same object each time. */
+  plan(room: number, now: number): Plan | null {
+    if (this.#probe !== 'none') {
+      const probe = this.#planProbe(room)
+      if (probe !== null) return probe
+    }
+    if (this.records.lostCount > 0 || this.#lostOffset > 0) {
+      const again = this.#planRetransmission(room)
+      if (again !== null) return again
+      if (this.records.lostCount > 0) return null
+    }
+    return this.#planNew(room, now)
+  }
+
+  #planProbe(room: number): Plan | null {
+    const plan = this.#plan
+    if (this.#probe === 'window') {
+      // The override time-out of RFC 9293 §3.8.6.2.1: silly, but all that the window lets through.
+      const usable = distance(this.next, (this.una + this.window) | 0)
+      if (usable > 0 && this.unsent > 0) return this.#fillNew(Math.min(usable, this.unsent, room))
+      // An old sequence number makes the peer say its window, and nothing is used up by it.
+      plan.kind = 'probe'
+      plan.sequence = (this.una - 1) | 0
+      plan.length = 0
+      plan.fin = false
+      plan.push = false
+      return plan
+    }
+    const { records } = this
+    if (records.count === 0) {
+      this.#probe = 'none'
+      return null
+    }
+    // RFC 8985 §7.3: new data if there is some that may go, else the last segment again.
+    if (this.unsent > 0 && distance(this.next, (this.una + this.window) | 0) >= Math.min(room, this.unsent)) {
+      return this.#fillNew(Math.min(room, this.unsent))
+    }
+    const last = records.count - 1
+    const end = records.end(last)
+    const fin = this.#finSent && end === this.next
+    const length = Math.min(room, records.length(last) - (fin ? 1 : 0))
+    plan.kind = 'retransmission'
+    plan.sequence = (end - length - (fin ? 1 : 0)) | 0
+    plan.length = length
+    plan.ringOffset = distance(this.una, plan.sequence)
+    plan.fin = fin
+    plan.push = true
+    return plan
+  }
+
+  #planRetransmission(room: number): Plan | null {
+    const { records } = this
+    let i = this.#lostAt
+    if (this.#lostOffset === 0) {
+      while (i < records.count && (records.flags(i) & (Sent.lost | Sent.retransmitted)) !== Sent.lost) i++
+      this.#lostAt = i
+    }
+    if (i >= records.count) {
+      this.#rescan()
+      return null
+    }
+    const sequence = (records.start(i) + this.#lostOffset) | 0
+    const end = records.end(i)
+    let length = distance(sequence, end)
+    let fin = this.#finSent && end === this.next
+    if (fin) length--
+    if (length > room) {
+      length = room
+      fin = false
+    }
+    if (this.#recovery === 'fast' ? this.#prrAllowed < Math.min(length, this.mss) && this.#prrOut > 0 : !this.#fits(length)) return null
+    const plan = this.#plan
+    plan.kind = 'retransmission'
+    plan.sequence = sequence
+    plan.length = length
+    plan.ringOffset = distance(this.una, sequence)
+    plan.fin = fin
+    plan.push = fin
+    return plan
+  }
+
+  #fits(length: number): boolean {
+    return this.records.pipe === 0 || this.records.pipe + length <= this.congestion.cwnd
+  }
+
+  #planNew(room: number, now: number): Plan | null {
+    const unsent = this.unsent
+    const finDue = this.#finQueued && !this.#finSent
+    this.#cwndLimited = this.records.pipe + this.mss > this.congestion.cwnd
+    if (unsent === 0 && !finDue) return null
+    if (this.records.count === 0 && now - this.#lastSentAt > this.rtt.rto && this.#lastSentAt > 0) this.congestion.restart()
+    const usable = distance(this.next, (this.una + this.window) | 0)
+    const length = Math.min(unsent, room, Math.max(0, usable))
+    if (usable <= 0 || (length < Math.min(unsent, room) && length < this.maxWindow / 2)) {
+      // Zero, or so little that it would be silly (RFC 9293 §3.8.6.2.1).
+      this.#awaitWindow(now)
+      return null
+    }
+    const fin = finDue && length === unsent && usable > length
+    if (length === 0 && !fin) {
+      this.#awaitWindow(now)
+      return null
+    }
+    if (this.#recovery === 'fast' ? this.#prrAllowed < length : !this.#fits(length)) return null
+    // RFC 9293 §3.7.4: a small segment waits while something is in flight, unless it is the last.
+    if (length < room && this.nagle && !fin && this.records.count > 0 && length === unsent) return null
+    return this.#fillNew(length, fin)
+  }
+
+  #fillNew(length: number, fin = false): Plan {
+    const plan = this.#plan
+    plan.kind = 'new'
+    plan.sequence = this.next
+    plan.length = length
+    plan.ringOffset = distance(this.una, this.next)
+    plan.fin = fin
+    plan.push = length === this.unsent
+    return plan
+  }
+
+  /** Nothing is in flight whose ACK would tell of a new window: ask for it. */
+  #awaitWindow(now: number): void {
+    if (this.records.count === 0 && this.#persistAt === NEVER) {
+      this.#progressAt = now
+      this.#persistAt = now + this.rtt.timeout
+    }
+  }
+
+  /** What `plan` gave has been sent. */
+  sent(plan: Plan, now: number): void {
+    const { records } = this
+    const bytes = plan.length + (plan.fin ? 1 : 0)
+    if (plan.kind === 'probe') {
+      this.#probe = 'none'
+      return
+    }
+    this.#lastSentAt = now
+    const tail = this.#probe === 'tail'
+    if (this.#probe === 'window') this.#probe = 'none'
+    if (plan.kind === 'new') {
+      if (records.count === 0) this.#progressAt = now
+      this.next = (this.next + bytes) | 0
+      if (plan.fin) this.#finSent = true
+      records.push(this.next, now)
+    } else if (tail) {
+      this.#retransmissions++
+      records.markRetransmitted(records.count - 1, now)
+    } else {
+      this.#retransmissions++
+      if (this.#undoTimestamp === null) this.#undoTimestamp = this.#clock.timestampAt(now)
+      const end = (plan.sequence + bytes) | 0
+      if (end === records.end(this.#lostAt)) {
+        records.markRetransmitted(this.#lostAt, now)
+        this.#lostOffset = 0
+        this.#lostAt++
+      } else this.#lostOffset = distance(records.start(this.#lostAt), end)
+    }
+    if (this.#recovery === 'fast') {
+      this.#prrOut += bytes
+      this.#prrAllowed = Math.max(0, this.#prrAllowed - bytes)
+    }
+    if (tail) {
+      this.#probe = 'none'
+      this.#tailEnd = this.next
+      if (plan.kind === 'new') this.#tailEnd = null
+      this.#rtoAt = now + this.rtt.timeout
+      return
+    }
+    if (this.#rtoAt === NEVER || (plan.kind === 'new' && this.#tailAt !== NEVER)) {
+      const rto = this.#rtoAt
+      this.#armTimers(now)
+      if (rto !== NEVER) this.#rtoAt = rto
+    }
+  }
+}
