@@ -54,7 +54,7 @@ export function decodeHolePunch(bytes: Uint8Array): HolePunch {
       const length = readVarint(reader)
       if (length > MAX_ADDRESS_BYTES) throw malformed('an address is too long')
       if (addresses.length === MAX_ADDRESSES) throw malformed(`more than ${MAX_ADDRESSES} addresses`)
-      addresses.push(reader.bytes(length).slice())
+      addresses.push(new Uint8Array(reader.bytes(length)))
     } else if (field === 1 || field === 2) {
       throw malformed(`field ${field} is of another type`)
     } else {
@@ -92,7 +92,7 @@ export function decodeEndpoint(bytes: Uint8Array): Endpoint | null {
   const length = bytes[0] === IP4 ? 4 : bytes[0] === IP6 ? 16 : null
   if (length === null || bytes.length !== 1 + length + 5) return null
   const reader = new Reader('address', bytes, 1)
-  const ip: IpAddress = ipFromBytes(reader.bytes(length).slice())
+  const ip: IpAddress = ipFromBytes(new Uint8Array(reader.bytes(length)))
   if (reader.u8() !== TCP) return null
   const port = reader.u16()
   return reader.u16() === TLS ? { ip, port } : null

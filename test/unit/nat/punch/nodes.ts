@@ -88,6 +88,7 @@ export async function startHidden(world: World, relay: TestRelay, options: Hidde
   )
   const upgrades: Upgrade[] = []
   puncher.onUpgrade((upgrade) => upgrades.push(upgrade))
+  await puncher.prepare()
   await puncher.start()
   await puncher.prepare()
   stops.push(() => puncher.stop())
