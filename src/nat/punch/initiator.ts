@@ -33,7 +33,7 @@ export type InitiatorOutput =
   | { readonly type: 'reverse'; readonly forMs: number }
   | { readonly type: 'open' }
   | { readonly type: 'send'; readonly message: HolePunch }
-  | { readonly type: 'punch'; readonly endpoints: readonly Endpoint[]; readonly forMs: number; readonly roundTripMs: number }
+  | { readonly type: 'punch'; readonly endpoints: readonly Endpoint[]; readonly forMs: number }
   | { readonly type: 'udp'; readonly forMs: number }
   /** Ends the stream: what comes on it after this is nobody's. */
   | { readonly type: 'close' }
@@ -52,7 +52,7 @@ type State =
   | { readonly name: 'reversing' }
   | { readonly name: 'opening'; readonly until: number }
   | { readonly name: 'asked'; readonly sentAt: number; readonly until: number }
-  | { readonly name: 'waiting'; readonly until: number; readonly endpoints: readonly Endpoint[]; readonly roundTripMs: number }
+  | { readonly name: 'waiting'; readonly until: number; readonly endpoints: readonly Endpoint[] }
   | { readonly name: 'punching' }
   | { readonly name: 'udp' }
   | { readonly name: 'over' }
@@ -120,14 +120,7 @@ export class Initiator {
         return this.#lost('the peer did not answer in time')
       case 'waiting':
         this.#state = { name: 'punching' }
-        return [
-          {
-            type: 'punch',
-            endpoints: state.endpoints,
-            forMs: this.#facts.config.roundTimeoutMs,
-            roundTripMs: Math.round(state.roundTripMs),
-          },
-        ]
+        return [{ type: 'punch', endpoints: state.endpoints, forMs: this.#facts.config.roundTimeoutMs }]
     }
   }
 
@@ -162,7 +155,7 @@ export class Initiator {
     if (accepted.prospects === 'poor') this.#rounds = 1
     const roundTrip = now - state.sentAt
     this.#steps.push(`TCP from both sides, round ${this.#round}: round trip through the relay ${Math.round(roundTrip)} ms`)
-    this.#state = { name: 'waiting', until: now + roundTrip / 2, endpoints: accepted.endpoints, roundTripMs: roundTrip }
+    this.#state = { name: 'waiting', until: now + roundTrip / 2, endpoints: accepted.endpoints }
     return [{ type: 'send', message: { type: 'sync', addresses: [] } }, ...this.tick(now)]
   }
 

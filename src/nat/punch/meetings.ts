@@ -111,16 +111,8 @@ abstract class Meeting<Input, Output> {
     running?.abort()
   }
 
-  protected punch(
-    endpoints: readonly Endpoint[],
-    tlsRole: 'client' | 'server',
-    rttMs: number | undefined,
-    signal: AbortSignal,
-  ): Promise<void> {
-    return this.modules.host.punch(
-      { id: this.peer, endpoints: endpoints.map(hostAndPort), tlsRole, ...(rttMs === undefined ? {} : { rttMs }) },
-      signal,
-    )
+  protected punch(endpoints: readonly Endpoint[], tlsRole: 'client' | 'server', signal: AbortSignal): Promise<void> {
+    return this.modules.host.punch({ id: this.peer, endpoints: endpoints.map(hostAndPort), tlsRole }, signal)
   }
 
   protected finish(outcome: MeetingEnd['outcome'], why: string): void {
@@ -168,7 +160,7 @@ export class InitiatorMeeting extends Meeting<InitiatorInput, InitiatorOutput> {
         break
       case 'punch':
         // The other side, which dialled, is the client of TLS.
-        this.begin(output.forMs, (signal) => this.punch(output.endpoints, 'server', output.roundTripMs, signal), tried('punch'))
+        this.begin(output.forMs, (signal) => this.punch(output.endpoints, 'server', signal), tried('punch'))
         break
       case 'udp':
         this.begin(output.forMs, (signal) => udp(this.connection, signal), tried('udp'))
@@ -233,7 +225,7 @@ export class ResponderMeeting extends Meeting<ResponderInput, ResponderOutput> {
       case 'punch':
         this.begin(
           output.forMs,
-          (signal) => this.punch(output.endpoints, 'client', undefined, signal),
+          (signal) => this.punch(output.endpoints, 'client', signal),
           (why) => this.input({ type: 'tried', why }),
         )
         break

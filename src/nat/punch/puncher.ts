@@ -10,7 +10,7 @@ import { PUNCH_PROTOCOL } from './hole-punch.ts'
 import { IceRules } from './ice-rules.ts'
 import { InitiatorMeeting, type MeetingEnd, type MeetingModules, ResponderMeeting } from './meetings.ts'
 import { ownEndpoints } from './own-endpoints.ts'
-import { type ReachWatch, reach } from './reach.ts'
+import { type ReachTiming, type ReachWatch, reach } from './reach.ts'
 import { type WebRtcComponents, WebRtcPath } from './webrtc.ts'
 import { Witnesses } from './witnesses.ts'
 
@@ -46,6 +46,16 @@ export interface PuncherOptions {
    * the listening port, because they can say how the NAT shows it.
    */
   readonly witnesses: () => readonly string[]
+  readonly timing?: PuncherTiming
+}
+
+/** Milliseconds. */
+export interface PuncherTiming {
+  /** How often relayed connections are looked through for one that may be tried again. */
+  readonly sweepMs: number
+  /** A relayed connection whose peer is linked directly is left this long to what runs on it. */
+  readonly relayGraceMs: number
+  readonly reach: ReachTiming
 }
 
 export interface PuncherModules {
@@ -76,10 +86,7 @@ interface Relayed {
   isHopeless: boolean
 }
 
-/** How often relayed connections are looked through for one that may be tried again. */
-const SWEEP_MS = 2_000
-/** A relayed connection whose peer is linked directly is left this long to what runs on it. */
-const RELAY_GRACE_MS = 15_000
+const defaultTiming: PuncherTiming = { sweepMs: 2_000, relayGraceMs: 15_000, reach: { beginWaitMs: 12_000, quietMs: 2_500 } }
 const MAX_HOW_REMEMBERED = 4096
 
 /**
@@ -90,6 +97,7 @@ export class Puncher {
   readonly #options: PuncherOptions
   readonly #modules: PuncherModules
   readonly #now: () => number
+  readonly #timing: PuncherTiming
   readonly #webRtc: WebRtcPath | null
   readonly #failures: Failures
   readonly #witnesses: Witnesses
@@ -112,6 +120,7 @@ export class Puncher {
     this.#options = options
     this.#modules = modules
     this.#now = modules.now ?? (() => performance.now())
+    this.#timing = options.timing ?? defaultTiming
     this.#failures = new Failures(options.config)
     const { host, logger } = modules
     this.#witnesses = new Witnesses({ host, addresses: options.witnesses, logger, now: this.#now })
@@ -166,7 +175,7 @@ export class Puncher {
     const onClose = (event: CustomEvent<Connection>): void => this.#closed(event.detail)
     host.libp2p.addEventListener('connection:open', onOpen)
     host.libp2p.addEventListener('connection:close', onClose)
-    const sweep = setInterval(() => this.#sweep(), SWEEP_MS)
+    const sweep = setInterval(() => this.#sweep(), this.#timing.sweepMs)
     sweep.unref()
     this.#undo.push(
       () => host.libp2p.removeEventListener('connection:open', onOpen),
@@ -214,6 +223,7 @@ export class Puncher {
       host,
       now: this.#now,
       isEnabled: this.#options.config.enabled,
+      timing: this.#timing.reach,
       direct: () => (this.#isDirect(id) ? (this.#how.get(id) ?? 'direct') : null),
       isBusy: () => this.#meetings.has(id) || (this.#webRtc?.isBusyWith(id) ?? false),
       steps: () => [...this.#relayed.values()].findLast((one) => one.peer === id)?.steps ?? [],
@@ -359,7 +369,7 @@ export class Puncher {
 
   /** A relay's place is for those who need it. */
   #letGo(one: Relayed, now: number): void {
-    if (now - one.since < RELAY_GRACE_MS || this.#meetings.has(one.peer) || one.connection.streams.length > 0) return
+    if (now - one.since < this.#timing.relayGraceMs || this.#meetings.has(one.peer) || one.connection.streams.length > 0) return
     one.connection.close().catch((error: Error) => one.connection.abort(error))
   }
 

@@ -1,6 +1,7 @@
 import { messageOf, type NodeId } from '../../base/index.ts'
 import type { CellChannel, Host } from '../../link/index.ts'
 import type { ReachFacts } from '../facts.ts'
+import { type CurrentLink, currentLink } from './current-link.ts'
 
 /** Who is told when something about a peer has changed. */
 export interface ReachWatch {
@@ -13,10 +14,12 @@ export interface ReachModules {
   readonly now: () => number
   /** Whether there will be an upgrade at all. */
   readonly isEnabled: boolean
-  /** How the link is direct, or null while it is not. */
-  readonly direct: () => Exclude<ReachFacts['how'], 'relayed' | 'unreachable'> | null
+  /** Whether this node is behind NAT: then nobody dials it. */
+  readonly isHidden: boolean
   /** Whether the two are being brought together just now. */
   readonly isBusy: () => boolean
+  /** Whether they were, without success, so that there is no hurry to try again. */
+  readonly hasFailed: () => boolean
   /** What was tried. */
   readonly steps: () => readonly string[]
   /** Returns what ends the watch. */
@@ -25,14 +28,15 @@ export interface ReachModules {
 
 /** The peer begins, and takes its time: after this without a sign of it, the link stays as it is. */
 const BEGIN_WAIT_MS = 12_000
-/** Between the ways that are tried there may be a pause. */
+/** Between the ways that are tried there may be a pause; and a peer that only has to dial does so at once. */
 const QUIET_MS = 2_500
 const LOOK_MS = 250
 
-/** Opens a channel, and waits until the link is direct or nothing tries to make it so. */
+/** Opens a channel, and waits until the link is as good as it gets: a direct one, or nothing tries to make it so. */
 export async function reach(id: NodeId, addresses: readonly string[], signal: AbortSignal, modules: ReachModules): Promise<ReachFacts> {
-  const { host, now, direct } = modules
+  const { host, now } = modules
   const startedAt = now()
+  const before = currentLink(host, id)
   let channel: CellChannel
   try {
     channel = await host.dialer.openChannel(id, addresses, signal)
@@ -41,31 +45,71 @@ export async function reach(id: NodeId, addresses: readonly string[], signal: Ab
   }
   try {
     const reachedMs = Math.round(now() - startedAt)
-    const first = direct()
-    if (first !== null) return { peer: id, how: first, reachedMs, upgradedMs: reachedMs, steps: ['a direct link'] }
-    const how = modules.isEnabled ? await upgraded(id, signal, modules) : null
-    const steps = ['through a relay', ...(modules.isEnabled ? modules.steps() : ['hole punching is turned off'])]
-    return { peer: id, how: how ?? 'relayed', reachedMs, upgradedMs: how === null ? null : Math.round(now() - startedAt), steps }
+    const first = currentLink(host, id)
+    const steps = [first === null ? GONE : firstStep(first, before?.kind === first.kind)]
+    if (first !== null && isBest(first)) return { peer: id, how: howOf(first), reachedMs, upgradedMs: reachedMs, steps }
+    if (!modules.isEnabled) steps.push('hole punching is turned off')
+    const last = modules.isEnabled ? await settled(id, signal, modules) : first
+    if (first?.kind !== 'stream') steps.push(...modules.steps())
+    if (last?.kind !== first?.kind) steps.push(last === null ? GONE : laterStep(last))
+    const how = howOf(last)
+    const isSame = last?.kind === first?.kind
+    const upgradedMs = how === 'relayed' ? null : isSame ? reachedMs : Math.round(now() - startedAt)
+    return { peer: id, how, reachedMs, upgradedMs, steps }
   } finally {
     channel.abort()
   }
 }
 
-function upgraded(id: NodeId, signal: AbortSignal, modules: ReachModules): Promise<ReturnType<ReachModules['direct']>> {
-  const { now, direct, isBusy, watch } = modules
+/** Nothing better is to come. */
+function isBest({ kind }: CurrentLink): boolean {
+  return kind === 'direct' || kind === 'udp'
+}
+
+function howOf(link: CurrentLink | null): Exclude<ReachFacts['how'], 'unreachable'> {
+  if (link === null || link.kind === 'relayed') return 'relayed'
+  if (link.openedBy === 'met') return link.kind === 'udp' ? 'punched-udp' : 'punched-tcp'
+  return link.openedBy === 'us' ? 'direct' : 'reversed'
+}
+
+const GONE = 'the connection was lost again'
+
+function firstStep({ kind, openedBy }: CurrentLink, wasThere: boolean): string {
+  if (kind === 'relayed') return 'through a relay'
+  if (openedBy === 'met') return kind === 'udp' ? 'over UDP, which had been punched before' : 'over a direct link that had been punched before'
+  const what = kind === 'direct' ? 'direct link' : 'connection'
+  if (openedBy === 'peer') return `over a ${what} that the peer had opened`
+  return wasThere ? `over a ${what} that was there` : `over a ${what} that was dialled`
+}
+
+function laterStep({ kind, openedBy }: CurrentLink): string {
+  if (kind === 'relayed') return 'only the connection through a relay was left'
+  if (openedBy === 'met') return kind === 'udp' ? 'both sides opened a connection over UDP' : 'both sides opened a direct link'
+  return `${openedBy === 'us' ? 'this node' : 'the peer'} opened a ${kind === 'direct' ? 'direct link' : 'connection'}`
+}
+
+/** The link once nothing tries to better it. */
+function settled(id: NodeId, signal: AbortSignal, modules: ReachModules): Promise<CurrentLink | null> {
+  const { host, now, isBusy, hasFailed, isHidden, watch } = modules
   return new Promise((resolve) => {
     let lastBusyAt: number | null = null
     const since = now()
+    /** For a sign of the peer. */
+    const patienceMs = (link: CurrentLink | null): number => {
+      if (link?.kind === 'relayed') return hasFailed() ? QUIET_MS : BEGIN_WAIT_MS
+      return isHidden ? 0 : QUIET_MS
+    }
     const settle = (): void => {
       clearInterval(timer)
       stopWatching()
       signal.removeEventListener('abort', settle)
-      resolve(direct())
+      resolve(currentLink(host, id))
     }
     const look = (): void => {
       if (isBusy()) lastBusyAt = now()
-      const isQuiet = lastBusyAt === null ? now() - since > BEGIN_WAIT_MS : now() - lastBusyAt > QUIET_MS
-      if (signal.aborted || direct() !== null || isQuiet) settle()
+      const link = currentLink(host, id)
+      const isQuiet = lastBusyAt === null ? now() - since >= patienceMs(link) : now() - lastBusyAt > QUIET_MS
+      if (signal.aborted || (link !== null && isBest(link)) || isQuiet) settle()
     }
     const stopWatching = watch({
       changed: (peer) => {

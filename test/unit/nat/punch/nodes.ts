@@ -83,6 +83,7 @@ export async function startHidden(world: World, relay: TestRelay, options: Hidde
       behaviours: () => [],
       stunServers: () => [],
       witnesses: () => [],
+      timing: { sweepMs: 100, relayGraceMs: 600, reach: { beginWaitMs: 1500, quietMs: 800 } },
     },
     { host, webRtc, logger: silentLogger },
   )
