@@ -439,7 +439,8 @@ export class TcpConnection extends Flow {
       this.#challenge(now)
       return
     }
-    this.#receiver.ranges.noteDuplicate(segment.sequence, (segment.sequence + segment.payloadBytes) | 0)
+    const end = (segment.sequence + segment.payloadBytes) | 0
+    if (!after(end, this.#receiver.next)) this.#receiver.ranges.noteDuplicate(segment.sequence, end)
     this.#acksDue = Math.max(1, this.#acksDue)
     this.#host.wantsOutput(this)
   }

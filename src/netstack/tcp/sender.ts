@@ -198,7 +198,8 @@ export class Sender {
     if (this.records.sackedCount > 0 || this.records.lostCount > 0) this.#findLosses(now)
     else this.#reorderAt = NEVER
     this.#afterAck(acked, delivered, inFlight, this.records.lostCount > lostBefore, now)
-    if (acked > 0 || this.records.sackedCount > sackedBefore) this.#armTimers(now)
+    if (acked > 0) this.#armTimers(now)
+    else if (this.records.sackedCount > sackedBefore) this.#tailAt = NEVER
     if (this.window > 0) this.#leavePersist()
     return acked
   }
@@ -268,7 +269,7 @@ export class Sender {
       const left = segment.sackLeft[block]!
       const right = segment.sackRight[block]!
       // What was never sent, or makes no sense, is not believed.
-      if (!before(left, right) || before(left, this.una) || after(right, this.next)) continue
+      if (!before(left, right) || !after(left, this.una) || after(right, this.next)) continue
       for (let i = records.find(left); i < records.count && !after(records.end(i), right); i++) {
         if ((records.flags(i) & Sent.sacked) !== 0) continue
         delivered += records.length(i)
@@ -455,7 +456,9 @@ export class Sender {
     this.#recovery = 'timeout'
     this.#recoveryEnd = this.next
     // RFC 6298 §5.4 to 5.6; RFC 8985 §6.3: what was sent later may be on its way, but the pipe is thought empty.
-    for (let i = 0; i < records.count; i++) if ((records.flags(i) & Sent.sacked) === 0) records.markLost(i)
+    // RFC 2018 §8: a receiver that sacked the first segment and still waits for it has thrown it away, and perhaps more.
+    const reneged = (records.flags(0) & Sent.sacked) !== 0
+    for (let i = 0; i < records.count; i++) if (reneged || (records.flags(i) & Sent.sacked) === 0) records.markLost(i)
     this.#rescan()
     this.#tailAt = NEVER
     this.#tailEnd = null
