@@ -112,5 +112,10 @@ export interface Host<Services extends ServiceMap = ServiceMap> {
   directLink(id: NodeId): LinkStatus | null
   /** Told of every new direct link, whoever began it. Returns what ends the telling. */
   onDirectLink(listener: (link: LinkStatus) => void): () => void
+  /**
+   * Told whenever a peer has opened a channel here that is not on a direct link and moves to one as soon as there is one: for a peer that can be
+   * dialled, `connectDirect` is all it takes. Returns what ends the telling.
+   */
+  onMovingChannel(listener: (peer: NodeId) => void): () => void
   stop(): Promise<void>
 }

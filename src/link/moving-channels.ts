@@ -61,6 +61,7 @@ export class MovingChannels {
   readonly #movesByPeer: Map<NodeId, number> = new Map()
   readonly #retries: Map<NodeId, NodeJS.Timeout> = new Map()
   readonly #stopListening: () => void
+  readonly #takenListeners: Set<(peer: NodeId) => void> = new Set()
   #stopped = false
 
   constructor(options: MovingChannelsOptions) {
@@ -112,6 +113,12 @@ export class MovingChannels {
     stream.addEventListener('close', onClose)
   }
 
+  /** Told of the peer whenever one of its channels has been taken. Returns what ends the telling. */
+  onTaken(listener: (peer: NodeId) => void): () => void {
+    this.#takenListeners.add(listener)
+    return () => this.#takenListeners.delete(listener)
+  }
+
   /** A channel of a direct link that the peer wants one of its channels to move to; null refuses. */
   acceptMove(way: TlsChannel, token: Uint8Array): (() => void) | null {
     const channel = this.#movable(way.peer, token, WayRank.direct)
@@ -148,8 +155,8 @@ export class MovingChannels {
     if (preamble[0] !== Purpose.open || this.#taken.has(key)) return false
     const channel = this.#channel(stream, connection, initial, () => this.#taken.delete(key))
     this.#taken.set(key, channel)
-    if (acceptor(channel)) return true
-    channel.abort()
+    if (acceptor(channel)) for (const listener of this.#takenListeners) listener(peer)
+    else channel.abort()
     return true
   }
 

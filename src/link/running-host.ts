@@ -126,6 +126,10 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
     return this.#parts.links.onUp((link) => listener(linkStatus(link, performance.now(), Date.now())))
   }
 
+  onMovingChannel(listener: (peer: NodeId) => void): () => void {
+    return this.#parts.streams.moving.onTaken(listener)
+  }
+
   async stop(): Promise<void> {
     clearInterval(this.#timer)
     this.#stopping.abort()

@@ -72,10 +72,12 @@ export class StreamChannels {
    */
   async open(id: NodeId, addresses: readonly string[], signal: AbortSignal): Promise<CellChannel> {
     const patience = AbortSignal.any([signal, AbortSignal.timeout(this.#options.limits.connectTimeoutMs)])
+    // Who is reached through relays may get a direct link to here all the same, by dialling itself.
+    const isHidden = addresses.some((text) => relayOf(text) !== null)
     this.#expect(id)
     this.tag(id)
     try {
-      return await this.#openOn(await this.#connection(id, addresses, patience), patience)
+      return await this.#openOn(await this.#connection(id, addresses, patience), isHidden, patience)
     } catch (error) {
       if (signal.aborted) throw aborted()
       if (error instanceof ShallotError) throw error
@@ -144,10 +146,10 @@ export class StreamChannels {
     }
   }
 
-  async #openOn(connection: Connection, signal: AbortSignal): Promise<CellChannel> {
+  async #openOn(connection: Connection, isHidden: boolean, signal: AbortSignal): Promise<CellChannel> {
     const { limits } = this.#options
     // Where there may be something better later, a channel that can move there.
-    const protocols = isPlain(connection) ? CIRCUIT_PROTOCOL : [MOVING_PROTOCOL, CIRCUIT_PROTOCOL]
+    const protocols = isPlain(connection) && !isHidden ? CIRCUIT_PROTOCOL : [MOVING_PROTOCOL, CIRCUIT_PROTOCOL]
     const stream = await connection.newStream(protocols, { ...movingStreamOptions(limits), signal })
     // Over the peer's limit a stream comes that is reset already.
     if (stream.status !== 'open') throw connectFailed('the peer refused the stream')
@@ -205,7 +207,7 @@ export class StreamChannels {
   }
 }
 
-/** Whether there is no relay in it, and never was: nothing better is to come. */
+/** Whether there is no relay in it, and never was. */
 function isPlain(connection: Connection): boolean {
   return connection.limits == null && !connection.remoteAddr.toString().includes('/p2p-circuit')
 }

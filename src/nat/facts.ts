@@ -76,9 +76,9 @@ export interface ServiceFacts {
 /** How a peer was reached: what `shallot netcheck --peer ID` shows. */
 export interface ReachFacts {
   readonly peer: NodeId
-  /** `reversed`: the peer dialled us after being asked through its relay. */
+  /** `direct`: this node opened the connection. `reversed`: the peer did, of itself or because it was asked to. */
   readonly how: 'direct' | 'reversed' | 'punched-tcp' | 'punched-udp' | 'relayed' | 'unreachable'
-  /** From the start until cells could flow, and until the link was direct; null when that did not happen. */
+  /** From the start until cells could flow, and until they flowed as they do now, without a relay; null when that did not happen. */
   readonly reachedMs: number | null
   readonly upgradedMs: number | null
   readonly steps: readonly string[]

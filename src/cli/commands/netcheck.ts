@@ -121,7 +121,7 @@ export function natText(nat: NatFacts, now: number): string {
 export function reachText(peer: ReachFacts): string {
   const words: Readonly<Record<ReachFacts['how'], string>> = {
     direct: 'directly',
-    reversed: 'directly: it was asked through its relay, and connected to this node',
+    reversed: 'directly: it connected to this node',
     'punched-tcp': 'directly, through a hole punched by TCP',
     'punched-udp': 'directly, through a hole punched by UDP',
     relayed: 'through its relay only',

@@ -5,12 +5,14 @@ import type { NatBehaviour } from '../behaviour.ts'
 import type { ReachFacts } from '../facts.ts'
 import { acceptAddresses, addressesFor, type OwnEndpoints, type PeerPlace } from './candidates.ts'
 import type { PunchingConfig } from './config.ts'
+import { currentLink, isRelayed, isWebRtc } from './current-link.ts'
 import { Failures } from './failures.ts'
 import { PUNCH_PROTOCOL } from './hole-punch.ts'
 import { IceRules } from './ice-rules.ts'
 import { InitiatorMeeting, type MeetingEnd, type MeetingModules, ResponderMeeting } from './meetings.ts'
 import { ownEndpoints } from './own-endpoints.ts'
 import { type ReachTiming, type ReachWatch, reach } from './reach.ts'
+import { Reversals } from './reversals.ts'
 import { type WebRtcComponents, WebRtcPath } from './webrtc.ts'
 import { Witnesses } from './witnesses.ts'
 
@@ -53,7 +55,10 @@ export interface PuncherOptions {
 export interface PuncherTiming {
   /** How often relayed connections are looked through for one that may be tried again. */
   readonly sweepMs: number
-  /** A relayed connection whose peer is linked directly is left this long to what runs on it. */
+  /**
+   * A relayed connection whose peer is linked directly, and on which nothing runs, is kept this long: what has moved away from it here may still be
+   * on its way to the peer.
+   */
   readonly relayGraceMs: number
   readonly reach: ReachTiming
 }
@@ -84,10 +89,11 @@ interface Relayed {
   readonly since: number
   steps: readonly string[]
   isHopeless: boolean
+  /** Since when nothing runs on it and the peer is linked directly; null while that is not so. */
+  idleSince: number | null
 }
 
 const defaultTiming: PuncherTiming = { sweepMs: 2_000, relayGraceMs: 15_000, reach: { beginWaitMs: 12_000, quietMs: 2_500 } }
-const MAX_HOW_REMEMBERED = 4096
 
 /**
  * Upgrades relayed connections to direct links, silently: the side that received one begins, the side that dialled it answers. Built inert; with
@@ -101,6 +107,7 @@ export class Puncher {
   readonly #webRtc: WebRtcPath | null
   readonly #failures: Failures
   readonly #witnesses: Witnesses
+  readonly #reversals: Reversals
   readonly #relayed: Map<Connection, Relayed> = new Map()
   readonly #meetings: Map<
     NodeId,
@@ -108,8 +115,6 @@ export class Puncher {
   > = new Map()
   readonly #waiting: Map<NodeId, Connection> = new Map()
   readonly #upgradeListeners: Set<(upgrade: Upgrade) => void> = new Set()
-  /** How the links that are up came about, of peers that were met. */
-  readonly #how: Map<NodeId, Upgrade['how']> = new Map()
   readonly #watches: Set<ReachWatch> = new Set()
   readonly #stopping = new AbortController()
   readonly #undo: (() => void)[] = []
@@ -124,6 +129,13 @@ export class Puncher {
     this.#failures = new Failures(options.config)
     const { host, logger } = modules
     this.#witnesses = new Witnesses({ host, addresses: options.witnesses, logger, now: this.#now })
+    this.#reversals = new Reversals({
+      host,
+      config: options.config,
+      directAddresses: (peer) => options.peer(peer)?.directAddresses ?? [],
+      logger,
+      now: this.#now,
+    })
     this.#webRtc =
       modules.webRtc === null || !options.config.webrtc
         ? null
@@ -182,6 +194,7 @@ export class Puncher {
       () => host.libp2p.removeEventListener('connection:close', onClose),
       () => clearInterval(sweep),
       host.onDirectLink((link) => this.#linked(link)),
+      host.onMovingChannel((peer) => this.#reversals.wanted(peer)),
     )
     await host.libp2p.handle(PUNCH_PROTOCOL, (stream, connection) => this.#asked(stream, connection), {
       maxInboundStreams: 1,
@@ -197,6 +210,7 @@ export class Puncher {
     for (const undo of this.#undo.splice(0)) undo()
     this.#stopping.abort()
     this.#witnesses.stop()
+    this.#reversals.stop()
     await this.#webRtc?.stop()
   }
 
@@ -210,6 +224,7 @@ export class Puncher {
   networkChanged(): void {
     this.#failures.clear()
     this.#witnesses.forget()
+    this.#reversals.forget()
     this.#sweep()
   }
 
@@ -224,9 +239,10 @@ export class Puncher {
       now: this.#now,
       isEnabled: this.#options.config.enabled,
       timing: this.#timing.reach,
-      direct: () => (this.#isDirect(id) ? (this.#how.get(id) ?? 'direct') : null),
+      isHidden: this.#isPrepared,
       isBusy: () => this.#meetings.has(id) || (this.#webRtc?.isBusyWith(id) ?? false),
-      steps: () => [...this.#relayed.values()].findLast((one) => one.peer === id)?.steps ?? [],
+      hasFailed: () => (this.#relayedTo(id)?.steps.length ?? 0) > 0,
+      steps: () => this.#relayedTo(id)?.steps ?? [],
       watch: (watch) => {
         this.#watches.add(watch)
         return () => this.#watches.delete(watch)
@@ -238,10 +254,11 @@ export class Puncher {
     const peer = connection.remotePeer.toString() as NodeId
     if (!isRelayed(connection)) {
       if (isWebRtc(connection)) this.#upgraded(peer, 'punched-udp')
+      else this.#tell(peer)
       return
     }
     if (this.#relayed.has(connection)) return
-    this.#relayed.set(connection, { connection, peer, since: this.#now(), steps: [], isHopeless: false })
+    this.#relayed.set(connection, { connection, peer, since: this.#now(), steps: [], isHopeless: false, idleSince: null })
     if (connection.direction === 'inbound') this.#consider(connection, peer)
   }
 
@@ -249,7 +266,6 @@ export class Puncher {
     this.#relayed.delete(connection)
     const peer = connection.remotePeer.toString() as NodeId
     if (this.#waiting.get(peer) === connection) this.#waiting.delete(peer)
-    if (isWebRtc(connection) && !this.#isDirect(peer)) this.#how.delete(peer)
   }
 
   /** Begins, if this relayed connection is one to begin on, and it is time. */
@@ -361,15 +377,20 @@ export class Puncher {
   #sweep(): void {
     const now = this.#now()
     this.#witnesses.sweep()
+    this.#reversals.sweep()
     for (const one of this.#relayed.values()) {
-      if (this.#isDirect(one.peer)) this.#letGo(one, now)
-      else if (one.connection.direction === 'inbound') this.#consider(one.connection, one.peer)
+      const isDirect = this.#isDirect(one.peer)
+      if (isDirect) this.#letGo(one, now)
+      else one.idleSince = null
+      if (!isDirect && one.connection.direction === 'inbound') this.#consider(one.connection, one.peer)
     }
   }
 
   /** A relay's place is for those who need it. */
   #letGo(one: Relayed, now: number): void {
-    if (now - one.since < this.#timing.relayGraceMs || this.#meetings.has(one.peer) || one.connection.streams.length > 0) return
+    const isIdle = !this.#meetings.has(one.peer) && one.connection.streams.length === 0
+    one.idleSince = isIdle ? (one.idleSince ?? now) : null
+    if (one.idleSince === null || now - one.idleSince < this.#timing.relayGraceMs) return
     one.connection.close().catch((error: Error) => one.connection.abort(error))
   }
 
@@ -378,18 +399,15 @@ export class Puncher {
       this.#upgraded(link.peer, 'punched-tcp')
       return
     }
-    const relayed = [...this.#relayed.values()].find((one) => one.peer === link.peer)
+    const relayed = this.#relayedTo(link.peer)
     // Reversal: the side that received the relayed connection dials the other.
     const isReversed = relayed !== undefined && (relayed.connection.direction === 'inbound') === (link.direction === 'outbound')
     this.#upgraded(link.peer, isReversed ? 'reversed' : 'direct')
   }
 
   #upgraded(peer: NodeId, how: Upgrade['how']): void {
-    this.#how.delete(peer)
-    if (this.#how.size >= MAX_HOW_REMEMBERED) this.#how.delete(this.#how.keys().next().value!)
-    this.#how.set(peer, how)
     this.#meetings.get(peer)?.meeting.noteUpgrade()
-    const relayed = [...this.#relayed.values()].find((one) => one.peer === peer)
+    const relayed = this.#relayedTo(peer)
     // The attempt's own words are there a turn later.
     setImmediate(() => {
       this.#tell(peer)
@@ -405,10 +423,13 @@ export class Puncher {
 
   /** Whether cells can go to the peer without a relay. */
   #isDirect(peer: NodeId): boolean {
-    if (this.#modules.host.directLink(peer) !== null) return true
-    return this.#modules.host.libp2p
-      .getConnections()
-      .some((connection) => connection.remotePeer.toString() === peer && isWebRtc(connection))
+    const kind = currentLink(this.#modules.host, peer)?.kind
+    return kind === 'direct' || kind === 'udp'
+  }
+
+  /** The relayed connection with the peer, the last one of several. */
+  #relayedTo(peer: NodeId): Relayed | undefined {
+    return [...this.#relayed.values()].findLast((one) => one.peer === peer)
   }
 
   #admitUdp(peer: NodeId): IceRules | null {
@@ -451,11 +472,3 @@ function loopbackOf(addresses: readonly string[]): string | null {
 }
 
 const SUPERSEDED = 'the peer meets this node instead'
-
-function isRelayed(connection: Connection): boolean {
-  return connection.remoteAddr.toString().includes('/p2p-circuit')
-}
-
-function isWebRtc(connection: Connection): boolean {
-  return !isRelayed(connection) && connection.remoteAddr.toString().includes('/webrtc')
-}

@@ -8,10 +8,19 @@ export interface ReachWatch {
   readonly changed: (peer: NodeId) => void
 }
 
+/** Milliseconds. */
+export interface ReachTiming {
+  /** The peer begins, and takes its time: after this without a sign of it, the link stays as it is. */
+  readonly beginWaitMs: number
+  /** Between the ways that are tried there may be a pause; and a peer that only has to dial does so at once. */
+  readonly quietMs: number
+}
+
 export interface ReachModules {
   readonly host: Host
   /** Monotonic ms. */
   readonly now: () => number
+  readonly timing: ReachTiming
   /** Whether there will be an upgrade at all. */
   readonly isEnabled: boolean
   /** Whether this node is behind NAT: then nobody dials it. */
@@ -26,10 +35,6 @@ export interface ReachModules {
   readonly watch: (watch: ReachWatch) => () => void
 }
 
-/** The peer begins, and takes its time: after this without a sign of it, the link stays as it is. */
-const BEGIN_WAIT_MS = 12_000
-/** Between the ways that are tried there may be a pause; and a peer that only has to dial does so at once. */
-const QUIET_MS = 2_500
 const LOOK_MS = 250
 
 /** Opens a channel, and waits until the link is as good as it gets: a direct one, or nothing tries to make it so. */
@@ -52,10 +57,8 @@ export async function reach(id: NodeId, addresses: readonly string[], signal: Ab
     const last = modules.isEnabled ? await settled(id, signal, modules) : first
     if (first?.kind !== 'stream') steps.push(...modules.steps())
     if (last?.kind !== first?.kind) steps.push(last === null ? GONE : laterStep(last))
-    const how = howOf(last)
-    const isSame = last?.kind === first?.kind
-    const upgradedMs = how === 'relayed' ? null : isSame ? reachedMs : Math.round(now() - startedAt)
-    return { peer: id, how, reachedMs, upgradedMs, steps }
+    const bettered = last?.kind === first?.kind ? reachedMs : Math.round(now() - startedAt)
+    return { peer: id, how: howOf(last), reachedMs, upgradedMs: last === null || last.kind === 'relayed' ? null : bettered, steps }
   } finally {
     channel.abort()
   }
@@ -66,8 +69,9 @@ function isBest({ kind }: CurrentLink): boolean {
   return kind === 'direct' || kind === 'udp'
 }
 
-function howOf(link: CurrentLink | null): Exclude<ReachFacts['how'], 'unreachable'> {
-  if (link === null || link.kind === 'relayed') return 'relayed'
+function howOf(link: CurrentLink | null): ReachFacts['how'] {
+  if (link === null) return 'unreachable'
+  if (link.kind === 'relayed') return 'relayed'
   if (link.openedBy === 'met') return link.kind === 'udp' ? 'punched-udp' : 'punched-tcp'
   return link.openedBy === 'us' ? 'direct' : 'reversed'
 }
@@ -76,7 +80,8 @@ const GONE = 'the connection was lost again'
 
 function firstStep({ kind, openedBy }: CurrentLink, wasThere: boolean): string {
   if (kind === 'relayed') return 'through a relay'
-  if (openedBy === 'met') return kind === 'udp' ? 'over UDP, which had been punched before' : 'over a direct link that had been punched before'
+  if (openedBy === 'met')
+    return kind === 'udp' ? 'over UDP, which had been punched before' : 'over a direct link that had been punched before'
   const what = kind === 'direct' ? 'direct link' : 'connection'
   if (openedBy === 'peer') return `over a ${what} that the peer had opened`
   return wasThere ? `over a ${what} that was there` : `over a ${what} that was dialled`
@@ -90,14 +95,14 @@ function laterStep({ kind, openedBy }: CurrentLink): string {
 
 /** The link once nothing tries to better it. */
 function settled(id: NodeId, signal: AbortSignal, modules: ReachModules): Promise<CurrentLink | null> {
-  const { host, now, isBusy, hasFailed, isHidden, watch } = modules
+  const { host, now, timing, isBusy, hasFailed, isHidden, watch } = modules
   return new Promise((resolve) => {
     let lastBusyAt: number | null = null
     const since = now()
     /** For a sign of the peer. */
     const patienceMs = (link: CurrentLink | null): number => {
-      if (link?.kind === 'relayed') return hasFailed() ? QUIET_MS : BEGIN_WAIT_MS
-      return isHidden ? 0 : QUIET_MS
+      if (link?.kind === 'relayed') return hasFailed() ? timing.quietMs : timing.beginWaitMs
+      return isHidden ? 0 : timing.quietMs
     }
     const settle = (): void => {
       clearInterval(timer)
@@ -108,7 +113,7 @@ function settled(id: NodeId, signal: AbortSignal, modules: ReachModules): Promis
     const look = (): void => {
       if (isBusy()) lastBusyAt = now()
       const link = currentLink(host, id)
-      const isQuiet = lastBusyAt === null ? now() - since >= patienceMs(link) : now() - lastBusyAt > QUIET_MS
+      const isQuiet = lastBusyAt === null ? now() - since >= patienceMs(link) : now() - lastBusyAt > timing.quietMs
       if (signal.aborted || (link !== null && isBest(link)) || isQuiet) settle()
     }
     const stopWatching = watch({
