@@ -56,20 +56,12 @@ export class HPolyC implements WideBlock {
 
   encrypt(tweak: Uint8Array, buffer: Uint8Array, start: number, length: number): void {
     if (headLength(tweak.length) > WIDE_BLOCK_SCRATCH) this.#apart(tweak, buffer, start, length, true)
-    else this.#inPlace(tweak, 0, tweak.length, buffer, start, length, true)
+    else this.#inPlace(tweak, buffer, start, length, true)
   }
 
   decrypt(tweak: Uint8Array, buffer: Uint8Array, start: number, length: number): void {
     if (headLength(tweak.length) > WIDE_BLOCK_SCRATCH) this.#apart(tweak, buffer, start, length, false)
-    else this.#inPlace(tweak, 0, tweak.length, buffer, start, length, false)
-  }
-
-  encryptMany(tweaks: Uint8Array, tweakBytes: number, buffer: Uint8Array, starts: Uint32Array, count: number, length: number): void {
-    for (let i = 0; i < count; i++) this.#inPlace(tweaks, i * tweakBytes, tweakBytes, buffer, starts[i]!, length, true)
-  }
-
-  decryptMany(tweaks: Uint8Array, tweakBytes: number, buffer: Uint8Array, starts: Uint32Array, count: number, length: number): void {
-    for (let i = 0; i < count; i++) this.#inPlace(tweaks, i * tweakBytes, tweakBytes, buffer, starts[i]!, length, false)
+    else this.#inPlace(tweak, buffer, start, length, false)
   }
 
   destroy(): void {
@@ -79,20 +71,11 @@ export class HPolyC implements WideBlock {
     this.#aes.destroy()
   }
 
-  #inPlace(
-    tweaks: Uint8Array,
-    tweakAt: number,
-    tweakBytes: number,
-    buffer: Uint8Array,
-    start: number,
-    length: number,
-    encrypting: boolean,
-  ): void {
-    const head = headLength(tweakBytes)
-    assert(head <= WIDE_BLOCK_SCRATCH, 'a tweak hashed in place has at most 28 bytes')
+  #inPlace(tweak: Uint8Array, buffer: Uint8Array, start: number, length: number, encrypting: boolean): void {
+    const head = headLength(tweak.length)
     this.#check(buffer, start, length)
     save(buffer, start, head)
-    writeTweak(tweaks, tweakAt, tweakBytes, buffer, start - head, start)
+    writeTweak(tweak, buffer, start - head, start)
     this.#turn(buffer, start, head, length, encrypting)
     restore(buffer, start, head)
   }
@@ -102,7 +85,7 @@ export class HPolyC implements WideBlock {
     this.#check(buffer, start, length)
     const head = headLength(tweak.length)
     const copy = Buffer.alloc(head + length)
-    writeTweak(tweak, 0, tweak.length, copy, 0, head)
+    writeTweak(tweak, copy, 0, head)
     copy.set(view(buffer, start, length), head)
     this.#turn(copy, head, head, length, encrypting)
     buffer.set(copy.subarray(head), start)
@@ -139,14 +122,15 @@ function headLength(tweakBytes: number): number {
   return (TWEAK_LENGTH_BYTES + tweakBytes + 15) & ~15
 }
 
-function writeTweak(from: Uint8Array, at: number, length: number, buffer: Uint8Array, start: number, end: number): void {
+function writeTweak(tweak: Uint8Array, buffer: Uint8Array, start: number, end: number): void {
+  const { length } = tweak
   const bits = length * 8
   buffer[start] = bits
   buffer[start + 1] = bits >>> 8
   buffer[start + 2] = bits >>> 16
   buffer[start + 3] = bits >>> 24
   let to = start + TWEAK_LENGTH_BYTES
-  for (let i = 0; i < length; i++) buffer[to++] = from[at + i]!
+  for (let i = 0; i < length; i++) buffer[to++] = tweak[i]!
   while (to < end) buffer[to++] = 0
 }
 

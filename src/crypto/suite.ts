@@ -60,14 +60,6 @@ export interface WideBlock {
    */
   encrypt(tweak: Uint8Array, buffer: Uint8Array, start: number, length: number): void
   decrypt(tweak: Uint8Array, buffer: Uint8Array, start: number, length: number): void
-  /**
-   * The same as `encrypt` for each of `count` blocks of `length` bytes, for blocks whose tweaks are known beforehand.
-   * @param tweaks `count` tweaks of `tweakBytes` (at most 28) bytes, back to back
-   * @param starts where the blocks begin, ascending; a block's scratch may be the end of the block before it
-   */
-  encryptMany(tweaks: Uint8Array, tweakBytes: number, buffer: Uint8Array, starts: Uint32Array, count: number, length: number): void
-  /** The same as `decrypt` for each; parameters as for `encryptMany`. */
-  decryptMany(tweaks: Uint8Array, tweakBytes: number, buffer: Uint8Array, starts: Uint32Array, count: number, length: number): void
   /** Overwrites the key material, as far as a JavaScript heap allows. The cipher is unusable afterwards. */
   destroy(): void
 }

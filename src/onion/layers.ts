@@ -21,13 +21,8 @@ const CHAIN_AT = 12
 const stepLabel = label('step')
 const keyLabel = label('key')
 
-/** How many cells go through a layer in one call of the cipher. */
-const RUN_CELLS = 64
-
 // Shared by all layers: calls are synchronous and not reentrant.
-const runTweaks = new Uint8Array(RUN_CELLS * TWEAK_BYTES)
 const presentTweak = new Uint8Array(TWEAK_BYTES)
-const runStarts = new Uint32Array(RUN_CELLS)
 
 /** The layers of one relay's hop, both directions. docs/spec/cell.md §4 */
 export class RelayLayers {
@@ -85,37 +80,27 @@ export class ClientLayers {
     const { bytes, start, count } = batch
     checkBatch(batch)
     assert(hop >= 0 && hop < this.#forward.length, 'the hop is established')
-    for (let i = 0; i < count; i++) this.#forward[hop]!.seal(bytes, start + i * CELL_BYTES)
-    for (let from = 0; from < count; from += RUN_CELLS) {
-      const cells = Math.min(RUN_CELLS, count - from)
-      for (let i = 0; i < cells; i++) runStarts[i] = start + (from + i) * CELL_BYTES
-      for (let layer = hop - 1; layer >= 0; layer--) this.#forward[layer]!.sealPassedOn(bytes, cells)
+    for (let i = 0; i < count; i++) {
+      const at = start + i * CELL_BYTES
+      this.#forward[hop]!.seal(bytes, at)
+      for (let layer = hop - 1; layer >= 0; layer--) this.#forward[layer]!.sealPassedOn(bytes, at)
     }
   }
 
   /**
-   * Peels in place, layer by layer over the whole batch. recognised[i] becomes the index of the hop whose tag cell i shows, or
+   * Peels in place. recognised[i] becomes the index of the hop whose tag cell i shows, or
    * NOT_RECOGNISED; a recognised cell does not touch the layers behind its hop.
    */
   openBackward(batch: CellBatch, recognised: Uint8Array): void {
     const { bytes, start, count } = batch
     checkBatch(batch)
     assert(recognised.length >= count, 'there is a place for each cell')
-    recognised.fill(NOT_RECOGNISED, 0, count)
-    for (let from = 0; from < count; from += RUN_CELLS) {
-      let cells = Math.min(RUN_CELLS, count - from)
-      for (let i = 0; i < cells; i++) runStarts[i] = start + (from + i) * CELL_BYTES
-      for (let layer = 0; layer < this.#backward.length && cells > 0; layer++) {
-        this.#backward[layer]!.openMany(bytes, cells)
-        // What shows no tag goes on to the next layer, in the same order.
-        let left = 0
-        for (let i = 0; i < cells; i++) {
-          const at = runStarts[i]!
-          if (showsTag(bytes, at)) recognised[(at - start) / CELL_BYTES] = layer
-          else runStarts[left++] = at
-        }
-        cells = left
-      }
+    const layers = this.#backward
+    for (let i = 0; i < count; i++) {
+      const at = start + i * CELL_BYTES
+      let hop = 0
+      while (hop < layers.length && !layers[hop]!.openOwn(bytes, at)) hop++
+      recognised[i] = hop < layers.length ? hop : NOT_RECOGNISED
     }
   }
 
@@ -151,25 +136,28 @@ class Layer {
     this.#count()
   }
 
-  /** Encrypts the cells at runStarts[0, cells), whose next chain is their plaintext side: forward, for hops before the addressee. */
-  sealPassedOn(bytes: Uint8Array, cells: number): void {
-    this.#many(bytes, cells, true)
+  /** Encrypts a cell whose next chain is its plaintext side: forward, for hops before the addressee. */
+  sealPassedOn(bytes: Uint8Array, at: number): void {
+    const cipher = this.#ready()
+    this.#keepTweak()
+    this.#chain(bytes, at)
+    cipher.encrypt(presentTweak, bytes, at, CELL_BYTES)
+    this.#count()
   }
 
-  /** Decrypts the cells at runStarts[0, cells), whose next chain is their ciphertext side: backward. */
-  openMany(bytes: Uint8Array, cells: number): void {
-    this.#many(bytes, cells, false)
+  /** Decrypts a backward cell, whose next chain is its ciphertext side whoever made it, and says whether this hop did. */
+  openOwn(bytes: Uint8Array, at: number): boolean {
+    const cipher = this.#ready()
+    this.#keepTweak()
+    this.#chain(bytes, at)
+    cipher.decrypt(presentTweak, bytes, at, CELL_BYTES)
+    this.#count()
+    return showsTag(bytes, at)
   }
 
   /** Decrypts a forward cell and says whether it is this hop's: then its next chain is the ciphertext side, else the plaintext side. */
   open(bytes: Uint8Array, at: number): boolean {
-    const cipher = this.#ready()
-    const tweak = this.#tweak
-    for (let i = 0; i < TWEAK_BYTES; i++) presentTweak[i] = tweak[i]!
-    this.#chain(bytes, at)
-    cipher.decrypt(presentTweak, bytes, at, CELL_BYTES)
-    this.#count()
-    if (showsTag(bytes, at)) return true
+    if (this.openOwn(bytes, at)) return true
     this.#chain(bytes, at)
     return false
   }
@@ -183,23 +171,10 @@ class Layer {
     this.#stepAt = -1
   }
 
-  /** Where the next chain is the input's first bytes, all tweaks are known before any cell is changed. */
-  #many(bytes: Uint8Array, cells: number, encrypting: boolean): void {
+  /** The tweak of the cell at hand, out of the way of the next one's. */
+  #keepTweak(): void {
     const tweak = this.#tweak
-    for (let from = 0; from < cells; ) {
-      const cipher = this.#ready()
-      const to = Math.min(cells, from + this.#stepAt - this.#counter)
-      for (let i = from; i < to; i++) {
-        const base = (i - from) * TWEAK_BYTES
-        for (let j = 0; j < TWEAK_BYTES; j++) runTweaks[base + j] = tweak[j]!
-        this.#chain(bytes, runStarts[i]!)
-        this.#count()
-      }
-      const starts = from === 0 ? runStarts : runStarts.subarray(from)
-      if (encrypting) cipher.encryptMany(runTweaks, TWEAK_BYTES, bytes, starts, to - from, CELL_BYTES)
-      else cipher.decryptMany(runTweaks, TWEAK_BYTES, bytes, starts, to - from, CELL_BYTES)
-      from = to
-    }
+    for (let i = 0; i < TWEAK_BYTES; i++) presentTweak[i] = tweak[i]!
   }
 
   /** The cipher for the next cell, after the key step when one is due. */
