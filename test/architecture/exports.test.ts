@@ -7,7 +7,9 @@ import { read, repositoryFiles, root } from '../support/repository.ts'
 const core = [
   'base',
   'crypto',
+  'packet',
   'onion',
+  'netstack',
   'directory',
   'path',
   'link',

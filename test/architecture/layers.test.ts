@@ -5,7 +5,9 @@ import { importsOf, repositoryFiles } from '../support/repository.ts'
 const ranks: Readonly<Record<string, number>> = {
   base: 0,
   crypto: 1,
+  packet: 1,
   onion: 2,
+  netstack: 2,
   directory: 3,
   path: 4,
   link: 5,

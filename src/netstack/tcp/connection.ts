@@ -41,7 +41,11 @@ export type TcpState =
   | 'last-ack'
   | 'closed'
 
-/** One TCP connection (RFC 9293). The application's side is at the top, the network's below. Made by a `Stack`. */
+/**
+ * Longer than 500 lines because all transitions of the machine stand under their drawing above.
+ *
+ * One TCP connection (RFC 9293). The application's side is at the top, the network's below. Made by a `Stack`.
+ */
 export class TcpConnection extends Flow {
   readonly kind = 'connection'
   readonly local: Endpoint
