@@ -27,6 +27,23 @@ export const linkLimits = z.strictObject({
   keepIdleLinks: z.int().min(0).default(32).describe('so many of the most recently used links stay open though they carry no channel'),
   pingAfterMs: z.int().min(1).default(20_000).describe('a link on which nothing came in for this long is asked for a sign of life'),
   pingTimeoutMs: z.int().min(1).default(20_000).describe('a link that gives no sign of life for this long after being asked is closed'),
+  probeAfterMs: z
+    .int()
+    .min(1)
+    .default(1_000)
+    .describe('a link on which cells were sent, and nothing came in for this long, is asked for a sign of life'),
+  probeTimeoutMs: z
+    .int()
+    .min(1)
+    .default(4_000)
+    .describe('such a link is closed when it gives no sign of life for this long (or for four round trips): every circuit on it ends then'),
+  suspectTimeoutMs: z
+    .int()
+    .min(1)
+    .default(2_000)
+    .describe(
+      'the same where there is another reason to think that it is dead: a newer connection with the peer, or a network that has changed',
+    ),
   writeStallMs: z.int().min(1).default(60_000).describe('a link whose peer takes nothing in for this long is closed'),
   maxPunches: z.int().min(1).default(16).describe('peers behind NAT that are being met by hole punching at the same time'),
   maxLibp2pConnections: z.int().min(1).default(2048).describe('libp2p connections; beyond it those that carry nothing are closed'),

@@ -5,6 +5,7 @@ import type { ByteMeter } from './byte-meter.ts'
 import type { LinkLimits } from './config.ts'
 import { encodeMove, FrameDecoder, type FrameSink, FrameType, GoAwayReason, MAX_FRAME_CELLS, ResetReason } from './frames.ts'
 import { LinkOutput, type Wire } from './link-output.ts'
+import { SignsOfLife } from './signs-of-life.ts'
 import { type ChannelLink, TlsChannel } from './tls-channel.ts'
 import type { Turns, TurnTask } from './turns.ts'
 import type { Asking } from './way.ts'
@@ -44,6 +45,8 @@ const MAX_CONTROL_BYTES = 64 * 1024
 const MAX_CHANNEL_ID = 0xffff_fff0
 /** Assumed until the first PONG. */
 const UNKNOWN_RTT_MS = 50
+/** What the system took so late had waited for the peer's system to acknowledge something: that is there. */
+const LATE_WRITE_MS = 250
 
 /**
  * A direct link: one connection to a peer of proven identity, shared by all channels with it in both directions. docs/spec/link.md
@@ -62,8 +65,6 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   bytesOut = 0
   /** The least round trip seen, ms. */
   minRttMs = UNKNOWN_RTT_MS
-  /** The last round trip measured, or null. */
-  rttMs: number | null = null
   /** When the last channel ended (monotonic ms). */
   usedAt: number
   readonly #options: LinkOptions
@@ -77,9 +78,8 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   // receiving
   #current: TlsChannel | null = null
   readonly #touched: Set<TlsChannel> = new Set()
-  #heardAt: number
+  readonly #life: SignsOfLife
   #pingNonce = 0
-  #pingSentAt: number | null = null
   // sending
   readonly #output: LinkOutput
   readonly #line: Set<TlsChannel> = new Set()
@@ -103,7 +103,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     this.#output = new LinkOutput(options.wire, options.meter, options.pool, options.now, () => options.turns.output(this))
     this.openedAt = options.now()
     this.usedAt = this.openedAt
-    this.#heardAt = this.openedAt
+    this.#life = new SignsOfLife(options.limits, this.openedAt)
     this.#ping()
   }
 
@@ -117,7 +117,17 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
 
   /** When something last came in (monotonic ms). */
   get heardAt(): number {
-    return this.#heardAt
+    return this.#life.heardAt
+  }
+
+  /** The last round trip measured, or null. */
+  get rttMs(): number | null {
+    return this.#life.rttMs
+  }
+
+  /** Whether it may well be dead: an answer is overdue. Better nothing new is begun on it. */
+  get isDoubtful(): boolean {
+    return this.#life.isDoubtful(this.now())
   }
 
   get isEnded(): boolean {
@@ -174,7 +184,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   received(chunk: Uint8Array): void {
     if (this.#ended) return
     this.bytesIn += chunk.length
-    this.#heardAt = this.now()
+    this.#life.heard(this.now())
     try {
       this.#decoder.push(chunk)
     } catch (error) {
@@ -185,6 +195,8 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
 
   /** The system has taken what was written longest ago. */
   written(): void {
+    const since = this.#output.waitingSince
+    if (since !== null && this.now() - since > LATE_WRITE_MS) this.#life.excuse(this.now())
     this.#output.written()
     if (this.#line.size > 0) this.turns.output(this)
   }
@@ -199,19 +211,33 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
     this.#finish('reset', why, false)
   }
 
-  /** Looks after time-outs; called about once a second. */
+  /** There is a reason to think that the peer is gone: it is asked now, and given `suspectTimeoutMs`. */
+  suspect(): void {
+    if (this.#ended) return
+    this.#life.suspect(this.now())
+    this.attend(this.now(), false)
+  }
+
+  /** Looks whether the peer is still there; called a few times a second. @param isLate this node has stood still: what came meanwhile is not read yet */
+  attend(now: number, isLate: boolean): void {
+    if (this.#ended) return
+    if (isLate) this.#life.excuse(now)
+    const step = this.#life.step(now)
+    if (step === 'ask') this.#ping()
+    else if (step === 'gone') this.#finish('reset', 'no sign of life', false)
+  }
+
+  /** Looks after the other time-outs; called about once a second. */
   sweep(now: number): void {
     if (this.#ended) return
-    const { pingAfterMs, pingTimeoutMs, writeStallMs, closeTimeoutMs } = this.#limits
+    const { pingTimeoutMs, writeStallMs, closeTimeoutMs } = this.#limits
     let why: string | null = null
-    if (this.#pingSentAt !== null && now - Math.max(this.#pingSentAt, this.#heardAt) > pingTimeoutMs) why = 'no sign of life'
     if (now - (this.#output.waitingSince ?? now) > writeStallMs) why = 'the peer takes nothing in'
     if (this.#goAwaySentAt !== null && this.#channels.size === 0 && now - this.#goAwaySentAt > pingTimeoutMs) why = 'closed'
     if (why !== null) {
       this.#finish('reset', why, false)
       return
     }
-    if (this.#pingSentAt === null && now - this.#heardAt > pingAfterMs) this.#ping()
     for (const channel of this.#channels) {
       const since = channel.closingSince
       if (since !== null && now - since > closeTimeoutMs) channel.reset('reset', ResetReason.timeout)
@@ -283,11 +309,10 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   }
 
   pong(nonce: number): void {
-    if (this.#pingSentAt === null || nonce !== this.#pingNonce) return
-    const rtt = this.#heardAt - this.#pingSentAt
-    this.#pingSentAt = null
-    this.minRttMs = this.rttMs === null ? rtt : Math.min(this.minRttMs, rtt)
-    this.rttMs = rtt
+    if (!this.#life.isAsked || nonce !== this.#pingNonce) return
+    const isFirst = this.rttMs === null
+    const rtt = this.#life.answered()
+    this.minRttMs = isFirst ? rtt : Math.min(this.minRttMs, rtt)
   }
 
   move(id: number, token: Uint8Array): void {
@@ -323,6 +348,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
 
   writeCells(channel: TlsChannel, batch: CellBatch, finished: CellBatch | null): void {
     if (channel.id === 0) this.#name(channel)
+    this.#life.sent(this.now())
     this.#output.cells(channel, batch, finished)
   }
 
@@ -429,7 +455,7 @@ export class Link implements ChannelLink, FrameSink, TurnTask {
   }
 
   #ping(): void {
-    this.#pingSentAt = this.now()
+    this.#life.asked(this.now())
     this.#pingNonce = (this.#pingNonce + 1) >>> 0
     this.#control(FrameType.ping, 0, this.#pingNonce)
   }

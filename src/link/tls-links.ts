@@ -45,6 +45,10 @@ interface PendingDial {
 }
 
 const SWEEP_MS = 1000
+/** How often is looked whether peers are still there. */
+const ATTEND_MS = 250
+/** A timer this late means that this node stood still. */
+const LATE_MS = 500
 
 /** All direct links of a node: dialled once and shared, accepted within limits, kept while they are of use. */
 export class TlsLinks {
@@ -62,6 +66,8 @@ export class TlsLinks {
   readonly #ratesByAddress: Map<string, TokenBucket> = new Map()
   readonly #listeners: Set<(link: Link) => void> = new Set()
   readonly #timer: NodeJS.Timeout
+  #lookedAt: number
+  #sweptAt: number
   #stopped = false
 
   constructor(options: TlsLinksOptions) {
@@ -75,7 +81,10 @@ export class TlsLinks {
       (proven) => this.#accepted(proven, this.#options.expects?.(proven.peer, proven.remoteAddress) === true ? 'punched' : 'accepted'),
       (why) => options.logger.debug('a direct link failed in its handshake', { why }),
     )
-    this.#timer = setInterval(() => this.#sweep(), options.sweepMs ?? SWEEP_MS)
+    this.#lookedAt = this.#now()
+    this.#sweptAt = this.#lookedAt
+    const sweepMs = options.sweepMs ?? SWEEP_MS
+    this.#timer = setInterval(() => this.#look(sweepMs), Math.min(ATTEND_MS, sweepMs))
     this.#timer.unref()
   }
 
@@ -83,10 +92,15 @@ export class TlsLinks {
     return this.#links
   }
 
-  /** A link to the peer that is up and takes another channel, or null. */
+  /** A link to the peer that is up and takes another channel, or null. One of which there is reason to think that it is dead is none. */
   usable(id: NodeId): Link | null {
-    for (const link of this.#byPeer.get(id) ?? []) if (link.isUsable) return link
+    for (const link of this.#byPeer.get(id) ?? []) if (link.isUsable && !link.isDoubtful) return link
     return null
+  }
+
+  /** Links that are asked for a sign of life now, and given up soon when none comes: those with the peer, or all. */
+  suspect(id: NodeId | null): void {
+    for (const link of id === null ? [...this.#links] : [...(this.#byPeer.get(id) ?? [])]) link.suspect()
   }
 
   /** Told of every link that comes up. Returns what ends the telling. */
@@ -332,8 +346,13 @@ export class TlsLinks {
       this.#sockets.delete(socket)
       link.closed('the connection was closed')
     })
-    if (this.#stopped) link.stop()
-    else for (const listener of this.#listeners) listener(link)
+    if (this.#stopped) {
+      link.stop()
+      return link
+    }
+    // Whoever makes another one may have lost those that were there.
+    for (const other of links ?? []) if (other !== link) other.suspect()
+    for (const listener of this.#listeners) listener(link)
     return link
   }
 
@@ -374,8 +393,17 @@ export class TlsLinks {
 
   #ratesClearedAt = 0
 
-  #sweep(): void {
+  #look(sweepMs: number): void {
     const now = this.#now()
+    const isLate = now - this.#lookedAt > ATTEND_MS + LATE_MS
+    this.#lookedAt = now
+    for (const link of [...this.#links]) link.attend(now, isLate)
+    if (now - this.#sweptAt < sweepMs) return
+    this.#sweptAt = now
+    this.#sweep(now)
+  }
+
+  #sweep(now: number): void {
     this.#pool.trim()
     for (const link of [...this.#links]) link.sweep(now)
     const idle = [...this.#links].filter((link) => link.channels === 0).sort((a, b) => b.usedAt - a.usedAt)
