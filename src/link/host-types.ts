@@ -117,5 +117,10 @@ export interface Host<Services extends ServiceMap = ServiceMap> {
    * dialled, `connectDirect` is all it takes. Returns what ends the telling.
    */
   onMovingChannel(listener: (peer: NodeId) => void): () => void
+  /**
+   * There is a reason to think that connections are dead: with the peer, or all where none is named. Each is asked for a sign of life at once, and ended
+   * when none comes within `limits.suspectTimeoutMs`.
+   */
+  suspect(id?: NodeId): void
   stop(): Promise<void>
 }

@@ -11,6 +11,7 @@ import { ByteMeter } from './byte-meter.ts'
 import { ed25519PublicKey, makeCertificate } from './certificate.ts'
 import type { ChannelAcceptor } from './channel.ts'
 import { defaultLinkLimits } from './config.ts'
+import { ConnectionProbes } from './connection-probes.ts'
 import type { Host, HostOptions } from './host-types.ts'
 import { libp2pTls } from './libp2p-tls.ts'
 import { isLinkLocalHost, Listeners } from './listeners.ts'
@@ -106,7 +107,9 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
     throw listenFailure ?? error
   }
   observed.start(libp2p)
-  const streams = new StreamChannels({ libp2p, links, limits, meter, logger, dialling, acceptor: () => state.acceptor })
+  const probes = new ConnectionProbes(libp2p, limits.suspectTimeoutMs, logger, (peer) => links.suspect(peer))
+  probes.start()
+  const streams = new StreamChannels({ libp2p, links, probes, limits, meter, logger, dialling, acceptor: () => state.acceptor })
   late.streams = streams
   if (mode === 'server') await streams.serve()
   return new RunningHost({
@@ -117,6 +120,7 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
     listeners,
     punching,
     observed,
+    probes,
     meter,
     memory,
     state,

@@ -4,6 +4,7 @@ import { type NodeId, ShallotError } from '../base/index.ts'
 import type { BatchMemory } from '../onion/index.ts'
 import type { ByteMeter } from './byte-meter.ts'
 import type { CellChannel, ChannelAcceptor, ChannelDialer } from './channel.ts'
+import type { ConnectionProbes } from './connection-probes.ts'
 import type { Host, LinkStatus, ObservedEndpoint, PunchTarget } from './host-types.ts'
 import { CIRCUIT_PROTOCOL } from './libp2p-channel.ts'
 import type { Link } from './link.ts'
@@ -30,6 +31,7 @@ export interface HostParts<Services extends ServiceMap> {
   readonly listeners: Listeners
   readonly punching: Punching
   readonly observed: ObservedEndpoints
+  readonly probes: ConnectionProbes
   readonly meter: ByteMeter
   readonly memory: BatchMemory
   readonly state: { acceptor: ChannelAcceptor | null }
@@ -130,9 +132,15 @@ export class RunningHost<Services extends ServiceMap> implements Host<Services> 
     return this.#parts.streams.moving.onTaken(listener)
   }
 
+  suspect(id: NodeId | null = null): void {
+    this.#parts.links.suspect(id)
+    this.#parts.probes.suspect(id)
+  }
+
   async stop(): Promise<void> {
     clearInterval(this.#timer)
     this.#stopping.abort()
+    this.#parts.probes.stop()
     this.#parts.observed.stop()
     this.#parts.state.acceptor = null
     this.#parts.streams.stop()

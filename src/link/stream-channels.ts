@@ -6,6 +6,7 @@ import type { ByteMeter } from './byte-meter.ts'
 import { identityMismatch } from './certificate.ts'
 import type { CellChannel, ChannelAcceptor } from './channel.ts'
 import type { LinkLimits } from './config.ts'
+import type { ConnectionProbes } from './connection-probes.ts'
 import { CIRCUIT_PROTOCOL, Libp2pChannel } from './libp2p-channel.ts'
 import { MOVING_PROTOCOL, MovingChannels, movingStreamOptions, unlimitedConnection } from './moving-channels.ts'
 import { hostOf, relayOf } from './multiaddrs.ts'
@@ -18,10 +19,13 @@ const TAG = 'shallot-circuit'
 const TAG_VALUE = 100
 /** How long direct addresses are tried when there is a relay too. */
 const DIRECT_BEFORE_RELAY_MS = 2500
+/** A connection that was there, and on which a stream takes longer, is asked for a sign of life. */
+const SLOW_STREAM_MS = 1000
 
 export interface StreamChannelsOptions {
   readonly libp2p: Libp2p
   readonly links: TlsLinks
+  readonly probes: ConnectionProbes
   readonly limits: LinkLimits
   readonly meter: ByteMeter
   readonly logger: Logger
@@ -77,7 +81,7 @@ export class StreamChannels {
     this.#expect(id)
     this.tag(id)
     try {
-      return await this.#openOn(await this.#connection(id, addresses, patience), isHidden, patience)
+      return await this.#openOnLiving(id, addresses, isHidden, patience)
     } catch (error) {
       if (signal.aborted) throw aborted()
       if (error instanceof ShallotError) throw error
@@ -144,6 +148,23 @@ export class StreamChannels {
     } finally {
       for (const relay of relays) this.#unexpect(relay)
     }
+  }
+
+  /** A connection that was there may be dead: then it is found out, and another one is made. */
+  async #openOnLiving(id: NodeId, addresses: readonly string[], isHidden: boolean, signal: AbortSignal): Promise<CellChannel> {
+    const { libp2p, probes } = this.#options
+    const before = libp2p.getConnections(peerIdFromString(id))
+    const connection = await this.#connection(id, addresses, signal)
+    if (!before.includes(connection)) return this.#openOn(connection, isHidden, signal)
+    const timer = setTimeout(() => void probes.ask(connection), SLOW_STREAM_MS)
+    try {
+      return await this.#openOn(connection, isHidden, signal)
+    } catch (error) {
+      if (signal.aborted || connection.status === 'open') throw error
+    } finally {
+      clearTimeout(timer)
+    }
+    return this.#openOn(await this.#connection(id, addresses, signal), isHidden, signal)
   }
 
   async #openOn(connection: Connection, isHidden: boolean, signal: AbortSignal): Promise<CellChannel> {
