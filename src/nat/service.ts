@@ -31,6 +31,7 @@ import {
   relayCandidates,
 } from './relay/index.ts'
 import {
+  type FamilyReport,
   probeNat,
   resolveStunServer,
   StunServer,
@@ -105,7 +106,8 @@ export class NatService {
   readonly #checking = new Set<string>()
   readonly #running = new Set<Promise<void>>()
   #behaviours: readonly NatBehaviour[] = []
-  #stunFacts: readonly StunServerFacts[] = []
+  /** By family. */
+  #stunFacts: ReadonlyMap<4 | 6, readonly StunServerFacts[]> = new Map()
   #stunServers: readonly StunServerAddress[] = []
   #announced: Announcement | null
   #listening = ''
@@ -146,6 +148,7 @@ export class NatService {
       host,
       transport: modules.transport,
       candidates: () => relayCandidates(view, wall(), host.id),
+      isViewReady: modules.isViewReady,
       random,
       logger: logger.child('relays'),
       now,
@@ -249,7 +252,7 @@ export class NatService {
   }
 
   facts(): NatFacts {
-    return this.#reachability.facts({ stun: this.#stunFacts, lost: this.#puncher.lost })
+    return this.#reachability.facts({ stun: [...this.#stunFacts.values()].flat(), lost: this.#puncher.lost })
   }
 
   /** Reaches for a node of the view. @throws ShallotError 'unknown-relay' */
@@ -359,7 +362,7 @@ export class NatService {
   }
 
   async #probe(): Promise<void> {
-    const { random, now, logger } = this.#m
+    const { random, now } = this.#m
     const { stun } = this.#options.config
     if (this.#reprobe && now() - this.#probedAt < REPROBE_MS) {
       setTimeout(() => this.#settle(), REPROBE_MS).unref()
@@ -372,27 +375,35 @@ export class NatService {
       const own = await Promise.all(stun.servers.map((text) => resolveStunServer(text)))
       this.#stunServers = [...(stun.bootstrap ? stunServersOf(this.#otherBootstraps()) : []), ...own.flat()]
       if (this.#stunServers.length === 0) return
-      const report = await probeNat({ servers: this.#stunServers, random, timing: stun.timing, now, signal: this.#stopping.signal })
-      if (this.#stopping.signal.aborted) return
-      this.#stunFacts = report.servers
-      const families = [report.ipv4, report.ipv6].flatMap((one) => (one === null ? [] : [one.behaviour]))
-      const heard = families.filter(({ publicEndpoint }) => publicEndpoint !== null)
-      const moved = heard.some((behaviour) => {
-        const before = this.#behaviours.find(({ family }) => family === behaviour.family)?.publicEndpoint
-        return before != null && formatIp(before.ip) !== formatIp(behaviour.publicEndpoint!.ip)
-      })
-      if (heard.length > 0) this.#behaviours = heard
-      if (moved) {
-        logger.info('the public address has changed')
-        this.networkChanged()
-      }
-      for (const behaviour of families) {
-        this.#handle({ type: 'stun', family: behaviour.family, behaviour: behaviour.publicEndpoint === null ? null : behaviour })
-      }
+      const done = ({ behaviour }: FamilyReport, servers: readonly StunServerFacts[]): void => this.#probed(behaviour, servers)
+      const { signal } = this.#stopping
+      const { ipv4, ipv6 } = await probeNat({ servers: this.#stunServers, random, timing: stun.timing, now, signal, done })
+      const asked = [ipv4, ipv6].map((one) => one?.behaviour.family)
+      this.#stunFacts = new Map([...this.#stunFacts].filter(([family]) => asked.includes(family)))
+      const isHeard = [ipv4, ipv6].some((one) => one?.behaviour.publicEndpoint)
+      if (isHeard) this.#behaviours = this.#behaviours.filter(({ family }) => asked.includes(family))
     } finally {
       this.#isProbing = false
       if (this.#reprobe) setTimeout(() => this.#settle(), REPROBE_MS).unref()
     }
+  }
+
+  /** One family is through. What was known of it stays when nobody has answered: a few lost packets are no change of the network. */
+  #probed(behaviour: NatBehaviour, servers: readonly StunServerFacts[]): void {
+    if (this.#stopping.signal.aborted) return
+    const { family, publicEndpoint } = behaviour
+    this.#stunFacts = new Map([...this.#stunFacts, [family, servers]])
+    if (publicEndpoint === null) {
+      this.#handle({ type: 'stun', family, behaviour: null })
+      return
+    }
+    const before = this.#behaviours.find((one) => one.family === family)?.publicEndpoint
+    this.#behaviours = [...this.#behaviours.filter((one) => one.family !== family), behaviour]
+    if (before != null && formatIp(before.ip) !== formatIp(publicEndpoint.ip)) {
+      this.#m.logger.info('the public address has changed')
+      this.networkChanged()
+    }
+    this.#handle({ type: 'stun', family, behaviour })
   }
 
   /** Where the bootstrap nodes are, this one left out. */

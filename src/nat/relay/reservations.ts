@@ -17,6 +17,8 @@ export interface ReservationsModules {
   readonly transport: RelayTransport
   /** Relays of the view, as they are now: see `relayCandidates`. */
   readonly candidates: () => readonly RelayCandidate[]
+  /** Whether the view has been brought up to date; the first relay is not drawn from one that has barely begun. Without it, at once. */
+  readonly isViewReady?: () => boolean
   /** Relays of an earlier life, the best first: they are taken again when they can be. */
   readonly preferred?: readonly NodeId[]
   readonly random: Random
@@ -48,6 +50,11 @@ interface Attempt {
 /** How often is looked for what is due, while relays are missing and while none is. */
 const HURRIED_MS = 100
 const CALM_MS = 1000
+/**
+ * So long a young view is given to become a choice: nodes that start at the same time would all take the one relay that is known then, and no circuit goes
+ * through two nodes behind the same relay.
+ */
+const YOUNG_VIEW_MS = 4_000
 /** Attempts beside each other, for each relay that is wanted. */
 const ATTEMPTS_PER_RELAY = 3
 /** A reservation is taken to last between these, whatever the relay's clock says: clocks differ. */
@@ -76,6 +83,8 @@ export class Reservations {
   #closing: AbortController | null = null
   #timer: NodeJS.Timeout | null = null
   #told = ''
+  /** Monotonic ms: a young view is not waited for longer. */
+  #patientUntil = Number.NEGATIVE_INFINITY
   readonly #onConnectionClose = (event: CustomEvent<Connection>): void => this.#closed(event.detail)
 
   constructor(config: ReservationsConfig, modules: ReservationsModules) {
@@ -94,6 +103,7 @@ export class Reservations {
     this.#closing = new AbortController()
     this.#modules.host.libp2p.addEventListener('connection:close', this.#onConnectionClose)
     await this.#stopService.start()
+    this.#patientUntil = this.#modules.now() + YOUNG_VIEW_MS
     this.#turn()
   }
 
@@ -176,6 +186,8 @@ export class Reservations {
     let wanted = Math.min(missing - awaited, relays * ATTEMPTS_PER_RELAY - this.#attempts.size)
     if (wanted <= 0) return true
     const candidates = this.#modules.candidates()
+    if (now < this.#patientUntil && !this.#isChoice(candidates)) return true
+    this.#patientUntil = Number.NEGATIVE_INFINITY
     const isUsable = (id: NodeId): boolean => this.#memory.isUsable(id, this.#held.size === 0, now)
     while (wanted-- > 0) {
       const taken = [...this.#held.values(), ...this.#attempts.values()].map(({ candidate }) => candidate)
@@ -184,6 +196,13 @@ export class Reservations {
       void this.#attempt(candidate, now)
     }
     return this.#attempts.size > 0
+  }
+
+  /** Whether drawing is worth it: more relays are known than wanted, or it is known which ones to come back to. */
+  #isChoice(candidates: readonly RelayCandidate[]): boolean {
+    const { isViewReady } = this.#modules
+    if (isViewReady === undefined || this.#preferred.length > 0) return true
+    return isViewReady() && candidates.length > this.#config.relays
   }
 
   async #attempt(candidate: RelayCandidate, now: number): Promise<void> {

@@ -43,6 +43,21 @@ export const openDatagrams: DatagramOpener = async (local, onDatagram) => {
   }
 }
 
+/** Whether this machine knows a way to the endpoint. Nothing is sent. */
+export async function hasRoute(to: Endpoint): Promise<boolean> {
+  const { family } = to.ip
+  const socket = createSocket({ type: family === 4 ? 'udp4' : 'udp6', lookup: (host, _options, done) => done(null, host, family) })
+  try {
+    return await new Promise<boolean>((resolve) => {
+      socket.once('error', () => resolve(false))
+      // For UDP this only looks up the route.
+      socket.connect(to.port, formatIp(to.ip), () => resolve(true))
+    })
+  } finally {
+    socket.close()
+  }
+}
+
 async function bind(socket: Socket, local: Endpoint): Promise<void> {
   try {
     await new Promise<void>((resolve, reject) => {

@@ -5,7 +5,7 @@ import type { Endpoint, NatBehaviour } from '../behaviour.ts'
 import type { StunServerFacts } from '../facts.ts'
 import type { NatKind } from './classify.ts'
 import { defaultStunProbeTiming, type StunProbeTiming } from './config.ts'
-import { type DatagramOpener, type DatagramSocket, openDatagrams } from './datagrams.ts'
+import { type DatagramOpener, type DatagramSocket, hasRoute, openDatagrams } from './datagrams.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { Probe, type ProbeDepth, type ProbeResult, type StunServerAddress } from './probe.ts'
 
@@ -27,6 +27,10 @@ export interface ProbeNatOptions {
   /** Monotonic, milliseconds. */
   readonly now?: () => number
   readonly open?: DatagramOpener
+  /** Whether there is a way to a server; default as this machine's system says. */
+  readonly isRouted?: (server: Endpoint) => Promise<boolean>
+  /** Told of each family as soon as it is through: the other one may take seconds longer. */
+  readonly done?: (report: FamilyReport, servers: readonly StunServerFacts[]) => void
   /** Ends the probe with what is known by then. */
   readonly signal?: AbortSignal
 }
@@ -42,18 +46,25 @@ export interface FamilyReport {
 }
 
 export interface NatReport {
-  /** Null when there is no server of the family. */
+  /** Null when there is no server of the family, or no way to any though there is one in the other family. */
   readonly ipv4: FamilyReport | null
   readonly ipv6: FamilyReport | null
   readonly servers: readonly StunServerFacts[]
 }
 
 /**
- * Asks STUN servers how this machine's NAT behaves, for both families at the same time, each over one UDP socket.
+ * Asks STUN servers how this machine's NAT behaves, for both families at the same time, each over one UDP socket. A family that this machine has no
+ * connection in is left out, unless that is so of both.
  * @throws ShallotError `udp-port-in-use` when `localPort` is taken
  */
 export async function probeNat(options: ProbeNatOptions): Promise<NatReport> {
-  const [ipv4, ipv6] = await Promise.all([probeFamily(4, options), probeFamily(6, options)])
+  const families = await connectedFamilies(options)
+  const probe = async (family: 4 | 6): Promise<Awaited<ReturnType<typeof probeFamily>>> => {
+    const found = families.includes(family) ? await probeFamily(family, options) : null
+    if (found !== null) options.done?.(found.report, found.servers)
+    return found
+  }
+  const [ipv4, ipv6] = await Promise.all([probe(4), probe(6)])
   return {
     ipv4: ipv4?.report ?? null,
     ipv6: ipv6?.report ?? null,
@@ -86,6 +97,16 @@ export async function resolveStunServer(text: string): Promise<StunServerAddress
     const first = found.find((one) => one.family === family)
     return first === undefined ? [] : [{ ip: parseIp(first.address), port, alternatePort: null }]
   })
+}
+
+/** Those with a way to a server; both when there is none at all: then it is all of the network that is missing. */
+async function connectedFamilies({ servers, open, isRouted = hasRoute }: ProbeNatOptions): Promise<readonly (4 | 6)[]> {
+  const both = [4, 6] as const
+  // Who has sockets of another kind has ways of another kind.
+  if (open !== undefined) return both
+  const routed = await Promise.all(servers.map(async (server) => ((await isRouted(server)) ? server.ip.family : null)))
+  const found = both.filter((family) => routed.includes(family))
+  return found.length > 0 ? found : both
 }
 
 async function probeFamily(

@@ -211,6 +211,17 @@ export class Probe {
       if (other !== null) change('other-address', (from) => sameEndpoint(from, other))
       change('other-port', (from) => sameIp(from.ip, address.ip) && from.port !== address.port)
     }
+    // Silence is the usual answer of most NATs to this too: it is waited for only once.
+    this.#beginHairpin(now)
+  }
+
+  #beginHairpin(now: number): void {
+    const { mapping, publicEndpoint } = classify(this.#observations()).behaviour
+    if (mapping === 'none' || publicEndpoint === null) return
+    this.#transactions.start(
+      { socket: 0, to: publicEndpoint, attributes: [], accepts: () => false, returns: true, tag: { test: 'hairpin' } },
+      now,
+    )
   }
 
   #beginMapping(now: number): void {
@@ -226,9 +237,6 @@ export class Probe {
       if (other !== null && trusted.length === 1) targets.push({ ip: other.ip, port: address.port }, other)
       for (const to of targets) this.#ask({ test: 'mapping', server: index, to }, to, now)
     }
-    const own = behaviour.publicEndpoint
-    if (own !== null)
-      this.#transactions.start({ socket: 0, to: own, attributes: [], accepts: () => false, returns: true, tag: { test: 'hairpin' } }, now)
   }
 
   #beginLifetime(now: number): void {
