@@ -20,9 +20,9 @@ export class MemoryBudget {
     return this.#used
   }
 
-  /** A piece of `bytes`, a power of two; null when the limit is reached. */
-  take(bytes: number): Uint8Array | null {
-    if (this.#used + bytes > this.limit) return null
+  /** A piece of `bytes`, a power of two; null when the limit is reached. `replaced` bytes will be given back as soon as they are copied. */
+  take(bytes: number, replaced = 0): Uint8Array | null {
+    if (this.#used + bytes - replaced > this.limit) return null
     this.#used += bytes
     const piece = this.#free.get(bytes)?.pop()
     if (piece === undefined) return new Uint8Array(bytes)

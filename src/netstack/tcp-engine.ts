@@ -228,6 +228,10 @@ export class TcpEngine implements ConnectionHost {
       entry.deadline = now + this.settings.timeWaitMs
       this.timers.update(entry)
     }
+    this.#acknowledge(entry, now)
+  }
+
+  #acknowledge(entry: TimeWait, now: number): void {
     this.#modules.replies.segment({
       local: entry.local,
       remote: entry.remote,
@@ -366,9 +370,12 @@ export class TcpEngine implements ConnectionHost {
   detach(connection: TcpConnection, timeWait: boolean, now: number): void {
     this.#table.remove(connection)
     this.timers.remove(connection)
-    if (!timeWait || this.settings.timeWaitMs <= 0 || this.#limits.timeWaits === 0) return
-    if (this.#timeWaits.size >= this.#limits.timeWaits) this.#endTimeWait(this.#timeWaits.values().next().value!)
+    if (!timeWait) return
     const entry = new TimeWait(connection, now + this.settings.timeWaitMs, (expired) => this.#endTimeWait(expired))
+    // Of the FIN that brought us here: the connection itself says nothing any more.
+    this.#acknowledge(entry, now)
+    if (this.settings.timeWaitMs <= 0 || this.#limits.timeWaits === 0) return
+    if (this.#timeWaits.size >= this.#limits.timeWaits) this.#endTimeWait(this.#timeWaits.values().next().value!)
     this.#timeWaits.add(entry)
     this.#table.add(entry)
     this.timers.update(entry)

@@ -33,7 +33,7 @@ export class ByteRing {
     if (size <= this.#bytes.length) return true
     let capacity = Math.max(SMALLEST, this.#bytes.length)
     while (capacity < size || capacity < this.#hint) capacity *= 2
-    const grown = this.#budget.take(capacity)
+    const grown = this.#budget.take(capacity, this.#bytes.length)
     if (grown === null) return false
     this.copyTo(0, Math.min(filled, this.#bytes.length), grown, 0)
     if (this.#bytes.length > 0) this.#budget.give(this.#bytes)

@@ -396,6 +396,11 @@ export class TcpConnection extends Flow {
     }
     if (!this.#isAcceptable(segment)) {
       if (isReset) return
+      if (this.#isTheirSynAck(segment)) {
+        // Simultaneous open (§3.5, figure 8): their SYN again, with the ACK of ours.
+        if (this.#takeAck(segment, now)) this.#acksDue = 1
+        return
+      }
       if (this.#state === 'syn-received' && (flags & TcpFlag.syn) !== 0 && segment.sequence === this.#irs) {
         this.#synDue = true
         this.#host.wantsOutput(this)
@@ -424,6 +429,11 @@ export class TcpConnection extends Flow {
     }
     this.#takeText(segment, bytes, now)
     if (this.#state !== 'closed') this.#host.wantsOutput(this)
+  }
+
+  #isTheirSynAck({ flags, sequence, acknowledgment }: TcpHeader): boolean {
+    const both = TcpFlag.syn | TcpFlag.ack
+    return this.#state === 'syn-received' && (flags & both) === both && sequence === this.#irs && acknowledgment === ((this.#iss + 1) | 0)
   }
 
   #isAcceptable(segment: TcpHeader): boolean {
@@ -697,7 +707,7 @@ export class TcpConnection extends Flow {
     if (!written) return false
     this.#synDue = false
     this.#synTries++
-    this.#synAt = now + this.#sender.rtt.timeout
+    this.#synAt = Math.min(now + this.#sender.rtt.timeout, this.#synBegan + settings.connectTimeoutMs)
     return true
   }
 

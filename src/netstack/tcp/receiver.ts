@@ -60,10 +60,10 @@ export class Receiver {
     const room = Math.min(distance(this.next, (this.#read + this.#limit) | 0), 0xffff << this.scale)
     // What was promised stays so, rounded up to what the scale can say.
     const promised = Math.ceil(this.window / 2 ** this.scale)
-    const told = Math.min(0xffff, Math.max(Math.max(0, room) >> this.scale, promised))
-    const edge = (this.next + (told << this.scale)) | 0
+    const scaled = Math.max(0, room) >> this.scale
+    const edge = (this.next + (scaled << this.scale)) | 0
     if (after(edge, this.#edge)) this.#edge = edge
-    return told
+    return Math.min(0xffff, Math.max(scaled, promised))
   }
 
   /** How far the window's edge would move if it were told now; whether that is worth a segment of its own (RFC 9293 §3.8.6.2.2). */
