@@ -89,9 +89,8 @@ export async function startHidden(world: World, relay: TestRelay, options: Hidde
   )
   const upgrades: Upgrade[] = []
   puncher.onUpgrade((upgrade) => upgrades.push(upgrade))
-  await puncher.prepare()
+  if (options.isDirect !== true) await puncher.prepare()
   await puncher.start()
-  await puncher.prepare()
   stops.push(() => puncher.stop())
   stops.push(() => reservations.stop())
   await reservations.start()
