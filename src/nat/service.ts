@@ -84,6 +84,8 @@ const LOOK_MS = 30_000
 const SHORTEST_WAIT_MS = 50
 /** Between two probes of STUN that a lost relay asked for. */
 const REPROBE_MS = 2_000
+/** How long is asked whether the public address is another one now. */
+const ADDRESS_CHECK_MS = 3_000
 /** Networks of this size have one vote about how this node is seen. */
 const VOTE_BITS = { 4: 16, 6: 32 } as const
 
@@ -113,6 +115,7 @@ export class NatService {
   #listening = ''
   #timer: NodeJS.Timeout | null = null
   #isProbing = false
+  #isChecking = false
   #probedAt = Number.NEGATIVE_INFINITY
   #reprobe = false
   #isReserving = false
@@ -333,6 +336,8 @@ export class NatService {
     if (before.some(({ relay }) => !relays.includes(relay))) {
       this.#reprobe = true
       this.#mapper.check()
+      this.#m.host.suspect()
+      this.#run(this.#checkAddress())
     }
     this.#handle({ type: 'reservations', reservations: this.#reservations.facts() })
   }
@@ -359,6 +364,38 @@ export class NatService {
       }
     }
     this.#run(check())
+  }
+
+  /** Asks no more than where this node is seen, which takes one round trip: the descriptor should not wait for the NAT's whole behaviour. */
+  async #checkAddress(): Promise<void> {
+    const servers = this.#stunServers
+    if (this.#isChecking || servers.length === 0 || this.#behaviours.length === 0) return
+    this.#isChecking = true
+    const { random, now } = this.#m
+    const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(ADDRESS_CHECK_MS)])
+    try {
+      const report = await probeNat({ servers, random, depth: 'address', timing: this.#options.config.stun.timing, now, signal })
+      for (const before of this.#behaviours) {
+        const seen = (before.family === 4 ? report.ipv4 : report.ipv6)?.behaviour.publicEndpoint ?? null
+        if (seen === null || before.publicEndpoint === null || formatIp(seen.ip) === formatIp(before.publicEndpoint.ip)) continue
+        // Its kind will be looked at again; until then it is likely the same router.
+        this.#moved({ ...before, publicEndpoint: seen })
+      }
+    } finally {
+      this.#isChecking = false
+    }
+  }
+
+  /** The NAT has another public address: connections of before are dead, what was known of it is of no more use. */
+  #moved(behaviour: NatBehaviour): void {
+    const others = this.#behaviours.filter(({ family }) => family !== behaviour.family)
+    this.#behaviours = [...others, behaviour]
+    this.#m.logger.info('the public address has changed')
+    this.#handle({ type: 'network-changed' })
+    for (const one of this.#behaviours) this.#handle({ type: 'stun', family: one.family, behaviour: one })
+    this.#mapper.networkChanged()
+    this.#puncher.networkChanged()
+    this.#m.host.suspect()
   }
 
   async #probe(): Promise<void> {
@@ -398,11 +435,11 @@ export class NatService {
       return
     }
     const before = this.#behaviours.find((one) => one.family === family)?.publicEndpoint
-    this.#behaviours = [...this.#behaviours.filter((one) => one.family !== family), behaviour]
     if (before != null && formatIp(before.ip) !== formatIp(publicEndpoint.ip)) {
-      this.#m.logger.info('the public address has changed')
-      this.networkChanged()
+      this.#moved(behaviour)
+      return
     }
+    this.#behaviours = [...this.#behaviours.filter((one) => one.family !== family), behaviour]
     this.#handle({ type: 'stun', family, behaviour })
   }
 

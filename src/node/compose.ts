@@ -5,7 +5,7 @@ import { dialAddresses, View } from '../directory/index.ts'
 import type { Discovery, OwnFields } from '../discovery/index.ts'
 import { createExitService, createResolver, type Exit, KernelBackend, ownAddressCheck } from '../egress/index.ts'
 import { HttpProxy, SocksServer } from '../ingress/index.ts'
-import { BatchPool, ByteMeter, type ChannelDialer, type Host } from '../link/index.ts'
+import { BatchPool, ByteMeter, type Host } from '../link/index.ts'
 import type { NatService } from '../nat/index.ts'
 import { OnionKeyring } from '../onion/index.ts'
 import { addressOf, constraintsOf, GuardSample, PathViews } from '../path/index.ts'
@@ -129,7 +129,7 @@ async function startServingNode(
     parts,
     service,
     async (event) => {
-      const client = modules.has('client') ? await startClient(ground, presence.host.dialer, identity.id, event) : null
+      const client = modules.has('client') ? await startClient(ground, presence.host, identity.id, event) : null
       stops.push(
         watchNetwork(async (why) => {
           logger.info('the network has changed', { why })
@@ -161,7 +161,7 @@ async function startClientNode(
     null,
     null,
     async (event) => {
-      const client = await startClient(ground, presence.dialer, null, event)
+      const client = await startClient(ground, presence, null, event)
       guards = () => client.guards.current(clocks.now())
       const renew = async (why: 'addresses' | 'sleep'): Promise<void> => {
         logger.info('the network has changed: appearing anew', { why })
@@ -317,7 +317,7 @@ function ipText(multiaddr: string): string | null {
 /** @param self this node as a relay, which its own paths keep away from; null for a pure client */
 async function startClient(
   ground: Ground,
-  dialer: ChannelDialer,
+  host: Pick<Host, 'dialer' | 'suspect'>,
   self: NodeId | null,
   event: (event: PoolEvent) => void,
 ): Promise<ClientParts> {
@@ -334,7 +334,8 @@ async function startClient(
     view,
     paths: new PathViews(view, constraintsOf(config.path, self)),
     guards,
-    dialer,
+    dialer: host.dialer,
+    suspectLink: (guard) => host.suspect(guard),
     memory: ground.memory,
     now: clocks.now,
     wall: clocks.wall,

@@ -94,6 +94,11 @@ export class ClientPresence {
     return { openChannel: (id, addresses, signal) => this.#current.host.dialer.openChannel(id, addresses, signal) }
   }
 
+  /** As `Host.suspect`. */
+  suspect(id?: NodeId): void {
+    this.#current.host.suspect(id)
+  }
+
   /** Leaves, and appears as somebody new. Every link and channel of the old presence ends. */
   renew(): Promise<void> {
     this.#renewing = this.#renewing.then(async () => {

@@ -91,8 +91,8 @@ export const reservationsConfig = z.strictObject({
     .min(50)
     .default(1000)
     .describe('a relay that has not answered by then is not waited for: another one is tried beside it'),
-  probeMs: z.int().min(100).default(4000).describe('how often each relay is asked for a sign of life'),
-  probeTimeoutMs: z.int().min(100).default(4000).describe('a relay that gives no sign of life by then is lost'),
+  probeMs: z.int().min(100).default(2000).describe('how often each relay is asked for a sign of life'),
+  probeTimeoutMs: z.int().min(100).default(2000).describe('a relay that gives no sign of life by then is lost'),
   retryMs: z.int().min(10).default(2000).describe('a relay that failed is not tried again for so long; doubled with each failure'),
   maxRetryMs: z.int().min(10).default(600_000).describe('the longest of these times'),
   refusedRetryMs: z

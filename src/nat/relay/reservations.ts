@@ -2,7 +2,7 @@ import type { Connection } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { type Logger, messageOf, type NodeId, type Random, ShallotError } from '../../base/index.ts'
-import type { Host } from '../../link/index.ts'
+import { type Host, hasSignOfLife } from '../../link/index.ts'
 import type { ReservationFacts } from '../facts.ts'
 import { chooseRelay, type RelayCandidate } from './choose-relays.ts'
 import type { ReservationsConfig } from './config.ts'
@@ -41,6 +41,12 @@ interface Held {
   isBusy: boolean
 }
 
+/** A place that was granted, until when (wall-clock ms), and over which connection. */
+interface Reserved {
+  readonly connection: Connection
+  readonly expiresAt: number
+}
+
 interface Attempt {
   readonly candidate: RelayCandidate
   readonly startedAt: number
@@ -64,8 +70,8 @@ const LONGEST_MS = 24 * 3_600_000
 const RENEW_RETRY_MS = 30_000
 /** A relay that is lost so soon has failed. */
 const FLAP_MS = 30_000
-/** Any answer, and be it that it is not spoken, is a sign of life. */
-const PROBE_PROTOCOL = '/shallot/ping/1.0.0'
+/** A connection that was there may be dead: it is given this long for an answer before another one is made. */
+const REUSE_MS = 1_000
 
 /**
  * Keeps a node behind NAT reachable: reservations with a few relays of the view, drawn at random by weight and diverse, kept for as long as they last, renewed,
@@ -212,14 +218,13 @@ export class Reservations {
     const signal = AbortSignal.any([attempt.abort.signal, AbortSignal.timeout(this.#config.attemptTimeoutMs)])
     try {
       const before = this.#connectionWith(id)
-      const connection = before ?? (await this.#dial(candidate, signal))
-      const expiresAt = await this.#reserve(connection, signal)
+      const { connection, expiresAt } = (before && (await this.#reuse(before, signal))) ?? (await this.#reserveAnew(candidate, signal))
       if (attempt.abort.signal.aborted || !isOwnConnection(connection)) throw lost()
       this.#attempts.delete(id)
       this.#memory.succeed(id)
       // Others may have been quicker; then this one's place lapses by itself.
       if (this.#held.size < this.#config.relays) this.#hold(candidate, connection, expiresAt)
-      else if (before === null) await connection.close().catch(() => {})
+      else if (connection !== before) await connection.close().catch(() => {})
     } catch (error) {
       if (attempt.abort.signal.aborted) return
       this.#attempts.delete(id)
@@ -264,14 +269,9 @@ export class Reservations {
 
   async #probe(held: Held): Promise<void> {
     held.isBusy = true
-    const signal = AbortSignal.timeout(this.#config.probeTimeoutMs)
-    try {
-      const stream = await held.connection.newStream(PROBE_PROTOCOL, { signal })
-      stream.close({ signal }).catch((error) => stream.abort(error))
-    } catch (error) {
-      // That it is not spoken, or that there were too many, is an answer; that none came is not.
-      if (signal.aborted && held.connection.status === 'open') held.connection.abort(error as Error)
-    }
+    const { connection } = held
+    const isAlive = await hasSignOfLife(connection, this.#config.probeTimeoutMs)
+    if (!isAlive && connection.status === 'open') connection.abort(new Error('no sign of life'))
     held.isBusy = false
     held.probeAt = this.#modules.now() + this.#config.probeMs
   }
@@ -310,11 +310,21 @@ export class Reservations {
     return this.#modules.host.libp2p.getConnections(peerIdFromString(id)).find(isOwnConnection) ?? null
   }
 
-  #dial({ id, addresses }: RelayCandidate, signal: AbortSignal): Promise<Connection> {
-    return this.#modules.host.libp2p.dial(
-      addresses.map((text) => multiaddr(`${text}/p2p/${id}`)),
-      { signal },
-    )
+  /** Asks over a connection that is there; null when it does not answer soon: it may be dead. @throws ShallotError 'relay-refused' */
+  async #reuse(connection: Connection, signal: AbortSignal): Promise<Reserved | null> {
+    const patience = AbortSignal.any([signal, AbortSignal.timeout(REUSE_MS)])
+    try {
+      return { connection, expiresAt: await this.#reserve(connection, patience) }
+    } catch (error) {
+      if (signal.aborted || isRefusal(error)) throw error
+      return null
+    }
+  }
+
+  async #reserveAnew({ id, addresses }: RelayCandidate, signal: AbortSignal): Promise<Reserved> {
+    const targets = addresses.map((text) => multiaddr(`${text}/p2p/${id}`))
+    const connection = await this.#modules.host.libp2p.dial(targets, { signal, force: true })
+    return { connection, expiresAt: await this.#reserve(connection, signal) }
   }
 
   /** Asks for a place, or for more time. Returns until when, wall-clock ms. @throws ShallotError 'relay-refused', 'stream-lost' */

@@ -37,7 +37,7 @@ import { isOwnConnection } from './transport.ts'
 import { sealVoucher } from './voucher.ts'
 
 export interface RelayServerModules {
-  readonly host: Pick<Host, 'id' | 'libp2p' | 'tag' | 'untag'>
+  readonly host: Pick<Host, 'id' | 'libp2p' | 'tag' | 'untag' | 'suspect'>
   readonly suite: CryptoSuite
   /** The identity's Ed25519 seed, 32 bytes, borrowed: vouchers are signed with it. */
   readonly seed: Uint8Array
@@ -55,6 +55,8 @@ export interface RelayServerModules {
 
 /** How often is looked for what is over, stuck or too much. */
 const SWEEP_MS = 1000
+/** The connection with the holder of a reservation that takes longer to answer is asked for a sign of life. */
+const SLOW_HOLDER_MS = 1000
 /** A second's worth may come at once. */
 const BURST_SECONDS = 1
 /** Streams of one peer beyond what the quotas allow: those that are only to be told so. */
@@ -258,6 +260,7 @@ export class RelayServer {
   /** Asks who has the reservation to take the connection. The stream to it, paused, or null when it does not. @throws the signal's reason */
   async #stop(way: Connection, dialler: NodeId, signal: AbortSignal): Promise<Stream | null> {
     let stream: Stream | null = null
+    const slow = setTimeout(() => this.#modules.host.suspect(nodeIdOf(way) ?? undefined), SLOW_HOLDER_MS)
     try {
       const { connectionsPerReservation, maxHandshakes } = this.#config
       stream = await way.newStream(STOP_PROTOCOL, { signal, maxOutboundStreams: connectionsPerReservation + maxHandshakes })
@@ -272,6 +275,8 @@ export class RelayServer {
       signal.throwIfAborted()
       this.#modules.logger.debug('a node with a reservation did not answer', { why: messageOf(error) })
       return null
+    } finally {
+      clearTimeout(slow)
     }
   }
 
