@@ -88,10 +88,11 @@ export class ScriptedPeer {
   }
 
   /** The peer opens, and data may flow. */
-  establish(syn: Partial<Said> = {}): TcpConnection {
+  establish(syn: Partial<Said> = {}, roundTripMs = 0): TcpConnection {
     this.stack.listen({ address: null, port: this.own.port })
     this.say({ flags: 'S', seq: 0, mss: 1380, sackPermitted: true, windowScale: 7, ...syn })
     this.expect({ flags: 'SA', seq: 0, ack: 1 })
+    this.wait(roundTripMs)
     this.say({ flags: 'A', seq: 1, ack: 1, ...(syn.timestamp === undefined ? {} : { timestamp: syn.timestamp }) })
     this.silence()
     return this.connection!
@@ -237,7 +238,7 @@ export class ScriptedPeer {
       ack: (tcp.flags & TcpFlag.ack) === 0 ? 0 : (tcp.acknowledgment - this.iss) | 0,
       window: tcp.window,
       length: tcp.payloadBytes,
-      text: new TextDecoder().decode(packet.subarray(tcp.payloadStart, tcp.end)),
+      text: tcp.payloadBytes > 64 ? '' : new TextDecoder().decode(packet.subarray(tcp.payloadStart, tcp.end)),
       mss: tcp.mss,
       windowScale: tcp.windowScale,
       sackPermitted: tcp.sackPermitted,

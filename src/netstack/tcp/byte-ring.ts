@@ -29,10 +29,16 @@ export class ByteRing {
 
   /** Makes room for offsets below `size`, keeping those below `filled`; false when the budget has none left. */
   ensure(size: number, filled: number): boolean {
+    if (size > this.#bytes.length) {
+      let capacity = Math.max(SMALLEST, this.#bytes.length)
+      while (capacity < size) capacity *= 2
+      if (!(capacity < this.#hint && this.#grow(this.#hint, filled)) && !this.#grow(capacity, filled)) return false
+    }
     if (size > this.#most) this.#most = size
-    if (size <= this.#bytes.length) return true
-    let capacity = Math.max(SMALLEST, this.#bytes.length)
-    while (capacity < size || capacity < this.#hint) capacity *= 2
+    return true
+  }
+
+  #grow(capacity: number, filled: number): boolean {
     const grown = this.#budget.take(capacity, this.#bytes.length)
     if (grown === null) return false
     this.copyTo(0, Math.min(filled, this.#bytes.length), grown, 0)
@@ -76,7 +82,7 @@ export class ByteRing {
   release(): void {
     if (this.#bytes.length === 0) return
     this.#budget.give(this.#bytes)
-    this.#hint = Math.min(this.#most, LARGEST_HINT)
+    this.#hint = Math.min(2 ** Math.ceil(Math.log2(this.#most + 1)), LARGEST_HINT)
     this.#most = 0
     this.#bytes = NOTHING
     this.#mask = 0

@@ -62,8 +62,10 @@ export class Receiver {
     const promised = Math.ceil(this.window / 2 ** this.scale)
     const scaled = Math.max(0, room) >> this.scale
     const edge = (this.next + (scaled << this.scale)) | 0
+    const told = Math.min(0xffff, Math.max(scaled, promised))
     if (after(edge, this.#edge)) this.#edge = edge
-    return Math.min(0xffff, Math.max(scaled, promised))
+    else this.#edge = (this.next + (told << this.scale)) | 0
+    return told
   }
 
   /** How far the window's edge would move if it were told now; whether that is worth a segment of its own (RFC 9293 §3.8.6.2.2). */
@@ -93,7 +95,10 @@ export class Receiver {
       start += distance(left, this.next)
       left = this.next
     }
+    // Rounding up may have promised a little more than the limit: that much is refused, and comes again.
+    const end = (this.#read + this.#limit) | 0
     if (after(right, this.#edge)) right = this.#edge
+    if (after(right, end)) right = end
     if (this.#finAt !== null && after(right, this.#finAt)) right = this.#finAt
     if (!before(left, right)) return 'refused'
     if (this.#discarding) {

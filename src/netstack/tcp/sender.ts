@@ -323,7 +323,10 @@ export class Sender {
 
   #afterAck(acked: number, delivered: number, inFlight: number, newLoss: boolean, now: number): void {
     const { congestion, records } = this
-    if (this.#recovery !== 'none' && !before(this.una, this.#recoveryEnd) && acked > 0) this.#leaveRecovery()
+    if (this.#recovery !== 'none' && !before(this.una, this.#recoveryEnd) && acked > 0) {
+      this.#leaveRecovery()
+      if (records.lostCount === 0) return
+    }
     if (this.#recovery === 'none' && records.lostCount > 0) this.#enterFast(inFlight)
     if (this.#recovery === 'fast') {
       // RFC 6582 §3.2 step 3: a partial ACK says that the next one is lost too.
@@ -473,6 +476,10 @@ export class Sender {
       return
     }
     this.#rtoAt = now + this.rtt.timeout
+    this.#armTail(now)
+  }
+
+  #armTail(now: number): void {
     this.#tailAt = NEVER
     // RFC 8985 §7.2: once per flight, while nothing is known to be missing.
     if (
@@ -665,10 +672,7 @@ export class Sender {
       this.#rtoAt = now + this.rtt.timeout
       return
     }
-    if (this.#rtoAt === NEVER || (plan.kind === 'new' && this.#tailAt !== NEVER)) {
-      const rto = this.#rtoAt
-      this.#armTimers(now)
-      if (rto !== NEVER) this.#rtoAt = rto
-    }
+    if (this.#rtoAt === NEVER) this.#armTimers(now)
+    else if (plan.kind === 'new') this.#armTail(now)
   }
 }

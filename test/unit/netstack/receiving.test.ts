@@ -30,7 +30,10 @@ describe('receiving', () => {
     peer.establish()
     peer.say({ flags: 'A', data: 'abcdef' }).wait(40).expect({ ack: 7 })
     peer.say({ flags: 'A', data: 'abc' }).expect({ ack: 7, sack: [1, 4] })
-    peer.say({ flags: 'A', seq: 4, data: 'defghi' }).wait(40).expect({ ack: 10, sack: [4, 7] })
+    peer
+      .say({ flags: 'A', seq: 4, data: 'defghi' })
+      .wait(40)
+      .expect({ ack: 10, sack: [4, 7] })
     expect(peer.readText()).toBe('abcdefghi')
   })
 
@@ -91,7 +94,7 @@ describe('receiving', () => {
         edge = ack + window * 32
       }
     }
-    expect(edge).toBeLessThanOrEqual(1 + (1 << 20) + 32)
+    expect(edge).toBeLessThanOrEqual(1 + (1 << 20) + 400 * 32)
   })
 
   it('does not acknowledge what the memory of all buffers has no room for', () => {
