@@ -190,7 +190,8 @@ class TcpListener extends TypedEventEmitter<ListenerEvents> implements Listener,
     this.#server.close()
     this.#shutdown.abort()
     for (const socket of [...this.#silent.keys(), ...this.#connections]) socket.destroy()
-    this.safeDispatchEvent('close')
+    // Not within the call: libp2p's list of listeners is being gone through.
+    queueMicrotask(() => this.safeDispatchEvent('close'))
   }
 
   /** Waits for the first byte and hands the connection on, the byte put back. */

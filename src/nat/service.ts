@@ -119,6 +119,8 @@ export class NatService {
   #probedAt = Number.NEGATIVE_INFINITY
   #reprobe = false
   #isReserving = false
+  /** One change after the other. */
+  #reserving: Promise<void> = Promise.resolve()
   #isMapping = false
   #isPrepared = false
   #isStarted = false
@@ -234,6 +236,7 @@ export class NatService {
     this.#stopping.abort()
     if (this.#timer !== null) clearTimeout(this.#timer)
     for (const undo of this.#undo.splice(0)) undo()
+    await this.#reserving.catch(() => {})
     await this.#puncher.stop()
     await Promise.all([
       this.#mapper.stop(),
@@ -305,11 +308,8 @@ export class NatService {
     }
     if (wants.reservations > 0 !== this.#isReserving) {
       this.#isReserving = wants.reservations > 0
-      this.#run(this.#isReserving ? this.#reservations.start() : this.#reservations.stop())
-    }
-    if (this.#isReserving && !this.#isPrepared && this.#options.config.punching.enabled) {
-      this.#isPrepared = true
-      this.#run(this.#prepare())
+      this.#reserving = this.#reserving.then(() => this.#reserve())
+      this.#run(this.#reserving)
     }
     for (const address of wants.dialBacks) this.#check(address)
     if ((wants.stun || this.#reprobe) && !this.#isProbing) this.#run(this.#probe())
@@ -324,10 +324,15 @@ export class NatService {
     this.#timer.unref()
   }
 
-  /** From here on the node dials from its listening port: only for one behind NAT. */
-  async #prepare(): Promise<void> {
-    await this.#puncher.prepare()
-    this.#handle({ type: 'punching', ...this.#puncher.ways })
+  /** Starts or stops reserving, as is wanted by now. A node behind NAT dials its relays from its listening port: they see how its NAT shows that. */
+  async #reserve(): Promise<void> {
+    if (!this.#isReserving) return this.#reservations.stop()
+    if (!this.#isPrepared && this.#options.config.punching.enabled) {
+      this.#isPrepared = true
+      await this.#puncher.prepare()
+      this.#handle({ type: 'punching', ...this.#puncher.ways })
+    }
+    if (this.#isReserving && !this.#stopping.signal.aborted) await this.#reservations.start()
   }
 
   #relaysChanged(relays: readonly NodeId[]): void {
