@@ -25,6 +25,11 @@ export function currentLink(host: Host, peer: NodeId): CurrentLink | null {
   return connection === undefined ? null : { kind, openedBy: connection.direction === 'outbound' ? 'us' : 'peer' }
 }
 
+/** Whether the two are connected through a relay, whatever else there is. */
+export function hasRelayed(host: Host, peer: NodeId): boolean {
+  return host.libp2p.getConnections().some((connection) => isRelayed(connection) && connection.remotePeer.toString() === peer)
+}
+
 /** Through a relay, to which this node or the peer is connected. */
 export function isRelayed(connection: Connection): boolean {
   return connection.remoteAddr.toString().includes('/p2p-circuit')

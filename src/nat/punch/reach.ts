@@ -1,7 +1,7 @@
 import { messageOf, type NodeId } from '../../base/index.ts'
 import type { CellChannel, Host } from '../../link/index.ts'
 import type { ReachFacts } from '../facts.ts'
-import { type CurrentLink, currentLink } from './current-link.ts'
+import { type CurrentLink, currentLink, hasRelayed } from './current-link.ts'
 
 /** Who is told when something about a peer has changed. */
 export interface ReachWatch {
@@ -51,7 +51,7 @@ export async function reach(id: NodeId, addresses: readonly string[], signal: Ab
   try {
     const reachedMs = Math.round(now() - startedAt)
     const first = currentLink(host, id)
-    const steps = [first === null ? GONE : firstStep(first, before?.kind === first.kind)]
+    const steps = firstSteps(first, before?.kind === first?.kind, id, modules)
     if (first !== null && isBest(first)) return { peer: id, how: howOf(first), reachedMs, upgradedMs: reachedMs, steps }
     if (!modules.isEnabled) steps.push('hole punching is turned off')
     const last = modules.isEnabled ? await settled(id, signal, modules) : first
@@ -77,6 +77,14 @@ function howOf(link: CurrentLink | null): ReachFacts['how'] {
 }
 
 const GONE = 'the connection was lost again'
+
+/** How the channel came about. @param wasThere whether the link was there before */
+function firstSteps(link: CurrentLink | null, wasThere: boolean, id: NodeId, { host, steps }: ReachModules): string[] {
+  if (link === null) return [GONE]
+  if (wasThere || link.kind === 'relayed' || link.openedBy === 'us') return [firstStep(link, wasThere)]
+  // It came up while the channel was being opened another way.
+  return hasRelayed(host, id) ? ['through a relay', ...steps(), laterStep(link)] : [laterStep(link)]
+}
 
 function firstStep({ kind, openedBy }: CurrentLink, wasThere: boolean): string {
   if (kind === 'relayed') return 'through a relay'

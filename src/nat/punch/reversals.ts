@@ -19,7 +19,7 @@ export interface ReversalModules {
 
 /**
  * Gives a direct link to peers that have none and can't dial one, since this node is behind NAT: they open their channels on whatever libp2p connection
- * there is, mostly one that this node has dialled. Those channels cost several times what they do on a direct link, and move. docs/spec/punching.md §3
+ * there is, mostly one that this node has dialled. Those channels cost several times what they do on a direct link, and move. docs/spec/punching.md §2
  */
 export class Reversals {
   readonly #modules: ReversalModules

@@ -50,8 +50,9 @@ export async function hasRoute(to: Endpoint): Promise<boolean> {
   try {
     return await new Promise<boolean>((resolve) => {
       socket.once('error', () => resolve(false))
+      socket.once('connect', () => resolve(true))
       // For UDP this only looks up the route.
-      socket.connect(to.port, formatIp(to.ip), () => resolve(true))
+      socket.connect(to.port, formatIp(to.ip))
     })
   } finally {
     socket.close()

@@ -134,6 +134,45 @@ describe('a channel through a relay', () => {
   })
 })
 
+describe('a channel over an ordinary connection that the peer had dialled', () => {
+  const dialBack = async ({ a, b }: MovingHosts): Promise<void> => {
+    const address = a.addresses().find((text) => !text.endsWith('/tls'))!
+    await b.libp2p.dial(multiaddr(`${address}/p2p/${a.id}`))
+    await until('the connection at both ends', () => a.libp2p.getPeers().some((peer) => peer.toString() === b.id))
+  }
+
+  it('moves to a direct link when the peer is reached through relays; the peer is told that one is missing', async () => {
+    const hosts = await start()
+    await dialBack(hosts)
+    const told: string[] = []
+    const stop = hosts.b.onMovingChannel((peer) => told.push(peer))
+    const taken = taking(hosts.b)
+    const joined = await open(hosts, taken)
+    expect(kinds(joined)).toEqual(['libp2p', 'libp2p'])
+    expect(hosts.a.links().find(({ channels }) => channels === 1)).toMatchObject({ kind: 'libp2p', direction: 'inbound', via: null })
+    expect(told).toEqual([hosts.a.id])
+    const up = pour(joined.atA)
+    await hosts.upgrade()
+    await moved(joined.atA.channel!, joined.atB.channel!)
+    up.stop()
+    await until('all cells', () => joined.atB.count === up.sent)
+    expect(kinds(await open(hosts, taken))).toEqual(['tls', 'tls'])
+    // That one needs none.
+    expect(told).toEqual([hosts.a.id])
+    stop()
+  })
+
+  it('is one that stays when the peer can be dialled', async () => {
+    const hosts = await start()
+    await dialBack(hosts)
+    const told: string[] = []
+    hosts.b.onMovingChannel((peer) => told.push(peer))
+    const addresses = ['/ip4/127.0.0.1/tcp/1/tls', ...hosts.b.addresses().filter((text) => !text.endsWith('/tls'))]
+    expect(kinds(await open(hosts, taking(hosts.b), addresses))).toEqual(['libp2p', 'libp2p'])
+    expect(told).toEqual([])
+  })
+})
+
 describe('channels that move', () => {
   it('move under load in both directions, and the relay may go', async () => {
     const hosts = await start()

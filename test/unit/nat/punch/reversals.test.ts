@@ -14,6 +14,8 @@ interface Pair {
   /** Seeks the other, which is behind NAT. */
   readonly seeker: HiddenNode
   readonly sought: HiddenNode
+  /** The sought one through its relay. */
+  readonly relayed: string
   readonly reach: () => Promise<ReachFacts>
 }
 
@@ -23,8 +25,9 @@ async function pair(seekerIs: HiddenOptions = {}, soughtIs: HiddenOptions = {}):
   const seeker = await startHidden(world, relay, seekerIs)
   const sought = await startHidden(world, relay, soughtIs)
   await until('the reservation', () => sought.reservations.current().length === 1)
-  const reach = () => seeker.puncher.reach(sought.id, [relayedAddress(relay, sought.id)], AbortSignal.timeout(15_000))
-  return { world, seeker, sought, reach }
+  const relayed = relayedAddress(relay, sought.id)
+  const reach = () => seeker.puncher.reach(sought.id, [relayed], AbortSignal.timeout(15_000))
+  return { world, seeker, sought, relayed, reach }
 }
 
 /** An ordinary libp2p connection, as for the view or for records. */
@@ -54,11 +57,11 @@ describe('a node behind NAT that has dialled the one which seeks it', () => {
   })
 
   test('does so once the view has the other', async () => {
-    const { world, seeker, sought } = await pair({ isDirect: true })
+    const { world, seeker, sought, relayed } = await pair({ isDirect: true })
     const known = world.get(seeker.id)!
     world.delete(seeker.id)
     await connect(sought, seeker)
-    const channel = await seeker.host.dialer.openChannel(sought.id, ['/ip4/127.0.0.1/tcp/1/p2p-circuit'], AbortSignal.timeout(5000))
+    const channel = await seeker.host.dialer.openChannel(sought.id, [relayed], AbortSignal.timeout(5000))
     channel.attach({ cells: () => {}, drained: () => {}, ended: () => {} })
     await new Promise((resolve) => setTimeout(resolve, 250))
     expect(channel.kind).toBe('libp2p')

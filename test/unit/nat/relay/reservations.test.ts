@@ -22,6 +22,55 @@ import {
 
 afterEach(stopRelayedNodes)
 
+describe('the first relay', () => {
+  const drawing = async (known: () => readonly RelayCandidate[], isViewReady: () => boolean, more: { preferred?: NodeId[] } = {}) => {
+    const node = await startNode()
+    const clock = { ms: 0 }
+    const reservations = new Reservations(reservationsConfig.parse({ relays: 1 }), {
+      ...node,
+      ...more,
+      candidates: known,
+      isViewReady,
+      random: new SeededRandom(2),
+      logger: silentLogger,
+      now: () => performance.now() + clock.ms,
+      wall: () => Date.now(),
+    })
+    await reservations.start()
+    return { reservations, clock }
+  }
+
+  it('is drawn when the view has become a choice', async () => {
+    const relays = [await startRelay(), await startRelay()].map(({ candidate }) => candidate)
+    let known = relays.slice(0, 1)
+    let isReady = false
+    const { reservations } = await drawing(
+      () => known,
+      () => isReady,
+    )
+    await delay(300)
+    known = relays
+    await delay(300)
+    expect(reservations.current()).toEqual([])
+    isReady = true
+    await until('the relay', () => reservations.current().length === 1, 2000)
+    await reservations.stop()
+  })
+
+  it('is taken from a young view when that gets no older, and at once when it is known which one it was', async () => {
+    const relay = await startRelay()
+    const known = () => [relay.candidate]
+    const patient = await drawing(known, () => true)
+    await delay(300)
+    expect(patient.reservations.current()).toEqual([])
+    patient.clock.ms = 4_000
+    await until('the only one', () => patient.reservations.current().length === 1, 2000)
+    const again = await drawing(known, () => false, { preferred: [relay.host.id] })
+    await until('the one of before', () => again.reservations.current().length === 1, 2000)
+    await Promise.all([patient.reservations.stop(), again.reservations.stop()])
+  })
+})
+
 describe('reservations', () => {
   it('are held with as many relays as wanted, and carry channels both ways, encrypted end to end', async () => {
     const relays = [await startRelay(), await startRelay(), await startRelay()]

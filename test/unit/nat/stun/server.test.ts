@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { parseIp, SeededRandom } from '../../../../src/base/index.ts'
 import type { Endpoint } from '../../../../src/nat/behaviour.ts'
+import { hasRoute } from '../../../../src/nat/stun/datagrams.ts'
 import {
   type DatagramSocket,
   defaultStunProbeTiming,
@@ -216,6 +217,39 @@ describe('asking', () => {
     await expect(probeNat({ servers: [server], random, timing, ...from })).rejects.toMatchObject({ code: 'udp-port-in-use' })
     const report = await probeNat({ servers: [server], random, timing, localAddresses: [parseIp('198.51.100.99')] })
     expect(report.ipv4).toMatchObject({ kind: 'blocked', notes: [expect.stringContaining('198.51.100.99')] })
+  })
+
+  test('each family is told of when it is through, whatever the other one takes', async () => {
+    const server = await serve(['127.0.69.5:0'])
+    const silent = await open('[::1]:0')
+    const told: (number | string)[] = []
+    const servers = [server.endpoints[0]!, silent.local].map((one) => ({ ...one, alternatePort: null }))
+    const report = await probeNat({
+      servers,
+      random,
+      timing,
+      done: ({ behaviour, kind }, facts) => told.push(behaviour.family, kind, facts[0]!.verdict),
+    })
+    expect(told).toEqual([4, report.ipv4!.kind, 'alone', 6, 'blocked', 'silent'])
+  })
+
+  test('a family without a way to any server is left out, unless that is so of both', async () => {
+    const server = await serve(['127.0.69.6:0'])
+    const servers = [server.endpoints[0]!, parseEndpoint('[2001:db8::1]:4460')].map((one) => ({ ...one, alternatePort: null }))
+    const isRouted = async ({ ip }: Endpoint): Promise<boolean> => ip.family === 4
+    const report = await probeNat({ servers, random, timing, isRouted })
+    expect(report.ipv6).toBeNull()
+    expect(report.servers.map((one) => one.server)).toEqual([formatEndpoint(server.endpoints[0]!)])
+    const silent = await open('127.0.69.7:0')
+    const offline = await probeNat({ servers: [{ ...silent.local, alternatePort: null }], random, timing, isRouted: async () => false })
+    expect(offline).toMatchObject({ ipv4: { kind: 'blocked' }, servers: [{ verdict: 'silent' }] })
+  })
+
+  test('what the system knows no way to is no place to ask', async () => {
+    expect(await hasRoute(parseEndpoint('127.0.69.8:9'))).toBe(true)
+    expect(await hasRoute(parseEndpoint('[::1]:9'))).toBe(true)
+    // Link-local without an interface.
+    expect(await hasRoute(parseEndpoint('[fe80::1]:9'))).toBe(false)
   })
 
   test('asks from the port it is told', async () => {
