@@ -43,16 +43,16 @@ export class ConnectionProbes {
   readonly #libp2p: Libp2p
   readonly #timeoutMs: number
   readonly #logger: Logger
-  readonly #told: (peer: NodeId) => void
+  readonly #doubted: (peer: NodeId) => void
   readonly #asked: WeakSet<Connection> = new WeakSet()
   readonly #onOpen = ({ detail }: CustomEvent<Connection>): void => this.#opened(detail)
 
-  /** @param opened a connection with the peer has come up */
-  constructor(libp2p: Libp2p, timeoutMs: number, logger: Logger, opened: (peer: NodeId) => void) {
+  /** @param doubted what else there is with the peer may be dead: another connection with it has come up, or was found dead */
+  constructor(libp2p: Libp2p, timeoutMs: number, logger: Logger, doubted: (peer: NodeId) => void) {
     this.#libp2p = libp2p
     this.#timeoutMs = timeoutMs
     this.#logger = logger
-    this.#told = opened
+    this.#doubted = doubted
   }
 
   start(): void {
@@ -77,11 +77,12 @@ export class ConnectionProbes {
     if (isAlive || connection.status !== 'open') return
     this.#logger.debug('a libp2p connection gives no sign of life', { peer: sensitive(connection.remotePeer.toString()) })
     connection.abort(new Error('no sign of life'))
+    this.#doubted(connection.remotePeer.toString() as NodeId)
   }
 
   /** Whoever makes another connection may have lost those that were there. */
   #opened(connection: Connection): void {
     for (const other of this.#libp2p.getConnections(connection.remotePeer)) if (other !== connection) void this.ask(other)
-    this.#told(connection.remotePeer.toString() as NodeId)
+    this.#doubted(connection.remotePeer.toString() as NodeId)
   }
 }

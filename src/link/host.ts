@@ -45,7 +45,7 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
   const state: { acceptor: ChannelAcceptor | null } = { acceptor: null }
   const listeners = new Listeners()
   const observed = new ObservedEndpoints()
-  const late: { streams: StreamChannels | null } = { streams: null }
+  const late: { streams: StreamChannels | null; probes: ConnectionProbes | null } = { streams: null, probes: null }
   const certificate = makeCertificate(options.key, Date.now())
   const links: TlsLinks = new TlsLinks({
     id,
@@ -56,6 +56,7 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
     logger,
     outboundAddressFor: localFor,
     expects: (peer, remoteAddress) => punching.expects(peer, remoteAddress),
+    doubted: (peer) => late.probes?.suspect(peer),
     acceptMove: (channel, token) => late.streams?.moving.acceptMove(channel, token) ?? null,
     acceptor: () => (mode === 'client' ? null : state.acceptor),
   })
@@ -109,6 +110,7 @@ export async function createHost<Services extends ServiceMap = ServiceMap>(optio
   observed.start(libp2p)
   const probes = new ConnectionProbes(libp2p, limits.suspectTimeoutMs, logger, (peer) => links.suspect(peer))
   probes.start()
+  late.probes = probes
   const streams = new StreamChannels({ libp2p, links, probes, limits, meter, logger, dialling, acceptor: () => state.acceptor })
   late.streams = streams
   if (mode === 'server') await streams.serve()

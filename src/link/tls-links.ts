@@ -26,6 +26,8 @@ export interface TlsLinksOptions {
   readonly acceptor: () => ChannelAcceptor | null
   /** As `LinkOptions.acceptMove`; null where no channels move. */
   readonly acceptMove?: (channel: TlsChannel, token: Uint8Array) => (() => void) | null
+  /** A peer has owed a sign of life for so long that its other connections are in doubt too. */
+  readonly doubted?: (peer: NodeId) => void
   /** Monotonic ms. */
   readonly now?: () => number
   readonly sweepMs?: number
@@ -65,6 +67,8 @@ export class TlsLinks {
   readonly #inboundByAddress: Map<string, number> = new Map()
   readonly #ratesByAddress: Map<string, TokenBucket> = new Map()
   readonly #listeners: Set<(link: Link) => void> = new Set()
+  /** Links whose doubtfulness has been told. */
+  readonly #doubted: WeakSet<Link> = new WeakSet()
   readonly #timer: NodeJS.Timeout
   #lookedAt: number
   #sweptAt: number
@@ -397,7 +401,15 @@ export class TlsLinks {
     const now = this.#now()
     const isLate = now - this.#lookedAt > ATTEND_MS + LATE_MS
     this.#lookedAt = now
-    for (const link of [...this.#links]) link.attend(now, isLate)
+    for (const link of [...this.#links]) {
+      link.attend(now, isLate)
+      if (!link.isDoubtful) {
+        this.#doubted.delete(link)
+      } else if (!this.#doubted.has(link)) {
+        this.#doubted.add(link)
+        this.#options.doubted?.(link.peer)
+      }
+    }
     if (now - this.#sweptAt < sweepMs) return
     this.#sweptAt = now
     this.#sweep(now)

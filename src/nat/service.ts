@@ -376,10 +376,15 @@ export class NatService {
     const servers = this.#stunServers
     if (this.#isChecking || servers.length === 0 || this.#behaviours.length === 0) return
     this.#isChecking = true
-    const { random, now } = this.#m
+    const { random, now, logger } = this.#m
     const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(ADDRESS_CHECK_MS)])
+    const since = now()
     try {
       const report = await probeNat({ servers, random, depth: 'address', timing: this.#options.config.stun.timing, now, signal })
+      logger.debug('asked for the public address', {
+        ms: Math.round(now() - since),
+        verdicts: report.servers.map(({ verdict }) => verdict),
+      })
       for (const before of this.#behaviours) {
         const seen = (before.family === 4 ? report.ipv4 : report.ipv6)?.behaviour.publicEndpoint ?? null
         if (seen === null || before.publicEndpoint === null || formatIp(seen.ip) === formatIp(before.publicEndpoint.ip)) continue

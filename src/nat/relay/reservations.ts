@@ -72,6 +72,8 @@ const RENEW_RETRY_MS = 30_000
 const FLAP_MS = 30_000
 /** A connection that was there may be dead: it is given this long for an answer before another one is made. */
 const REUSE_MS = 1_000
+/** After a relay has given no sign of life no connection is used that was there before. */
+const DOUBT_MS = 5_000
 
 /**
  * Keeps a node behind NAT reachable: reservations with a few relays of the view, drawn at random by weight and diverse, kept for as long as they last, renewed,
@@ -89,6 +91,8 @@ export class Reservations {
   #closing: AbortController | null = null
   #timer: NodeJS.Timeout | null = null
   #told = ''
+  /** Monotonic ms: when a relay last gave no sign of life. */
+  #silentAt = Number.NEGATIVE_INFINITY
   /** Monotonic ms: a young view is not waited for longer. */
   #patientUntil = Number.NEGATIVE_INFINITY
   readonly #onConnectionClose = (event: CustomEvent<Connection>): void => this.#closed(event.detail)
@@ -179,7 +183,8 @@ export class Reservations {
       else if (held.probeAt <= now) void this.#probe(held)
     }
     const isHurried = this.#fill(now)
-    this.#timer = setTimeout(() => this.#turn(), isHurried ? HURRIED_MS : CALM_MS)
+    const due = Math.min(...[...this.#held.values()].map(({ isBusy, probeAt }) => (isBusy ? Number.POSITIVE_INFINITY : probeAt - now)))
+    this.#timer = setTimeout(() => this.#turn(), isHurried ? HURRIED_MS : Math.max(HURRIED_MS, Math.min(CALM_MS, due)))
     this.#timer.unref()
   }
 
@@ -217,7 +222,9 @@ export class Reservations {
     this.#attempts.set(id, attempt)
     const signal = AbortSignal.any([attempt.abort.signal, AbortSignal.timeout(this.#config.attemptTimeoutMs)])
     try {
-      const before = this.#connectionWith(id)
+      // When one has just died, the others are likely to be dead as well.
+      const isDoubtful = now - this.#silentAt < DOUBT_MS
+      const before = isDoubtful ? null : this.#connectionWith(id)
       const { connection, expiresAt } = (before && (await this.#reuse(before, signal))) ?? (await this.#reserveAnew(candidate, signal))
       if (attempt.abort.signal.aborted || !isOwnConnection(connection)) throw lost()
       this.#attempts.delete(id)
@@ -271,7 +278,10 @@ export class Reservations {
     held.isBusy = true
     const { connection } = held
     const isAlive = await hasSignOfLife(connection, this.#config.probeTimeoutMs)
-    if (!isAlive && connection.status === 'open') connection.abort(new Error('no sign of life'))
+    if (!isAlive && connection.status === 'open') {
+      this.#silentAt = this.#modules.now()
+      connection.abort(new Error('no sign of life'))
+    }
     held.isBusy = false
     held.probeAt = this.#modules.now() + this.#config.probeMs
   }
