@@ -19,6 +19,8 @@ const MOST_DUPLICATE_ACKS = 16
 const TURN_SEGMENTS = 32
 /** RFC 9293 §3.7.1: what a peer takes that does not say. */
 const DEFAULT_MSS = { 4: 536, 6: 1220 } as const
+/** Time-outs in a row for the same full-sized segment that make a black hole likelier than bad luck. */
+const BLACK_HOLE_TIMEOUTS = 3
 /** Below this a path MTU is not believed: RFC 8201 §4, and for IPv4 what every Linux refuses too (net.ipv4.route.min_pmtu is 552). */
 export const SMALLEST_PATH_MTU = { 4: 552, 6: 1280 } as const
 
@@ -613,7 +615,7 @@ export class TcpConnection extends Flow {
         return
       }
       // Packets of full size vanish and nothing says why: a black hole for large packets (RFC 4821 §7.7, RFC 2923 §2.1).
-      if (this.#sender.fullSizeTimeouts >= 2) this.#narrowPath()
+      if (this.#sender.fullSizeTimeouts >= BLACK_HOLE_TIMEOUTS) this.#narrowPath()
     }
     this.#host.wantsOutput(this)
   }

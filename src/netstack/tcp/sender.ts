@@ -219,8 +219,11 @@ export class Sender {
     const { records } = this
     let delivered = 0
     let sample = -1
+    let repaired = false
     while (records.count > 0 && !after(records.end(0), ack)) {
       const flags = records.flags(0)
+      // What stood behind a gap arrived long before the ACK that covers it.
+      if ((flags & Sent.everRetransmitted) !== 0) repaired = true
       if ((flags & Sent.sacked) === 0) {
         delivered += records.length(0)
         sample = this.#deliveredRecord(segment, 0, sample, now)
@@ -234,7 +237,7 @@ export class Sender {
       if (this.#lostAt === 0) this.#lostOffset = 0
       records.trim(ack)
     }
-    if (sample >= 0) this.rtt.sample(now - sample)
+    if (sample >= 0 && !repaired) this.rtt.sample(now - sample)
     else if (delivered > 0 && segment.hasTimestamps && segment.timestampEcho !== 0) {
       // RFC 7323 §4: the echo is good for repeated segments too.
       const rtt = distance(segment.timestampEcho, this.#clock.timestampAt(now))
