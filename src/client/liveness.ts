@@ -52,12 +52,15 @@ export class Liveness {
     return this.#heardAt
   }
 
-  /** Whether anything is open on the circuit. Without, it is not watched. */
+  /**
+   * Whether anything is open on the circuit. Without, it is not watched, but for an answer that is still due: an application that gave up waiting
+   * tells nothing of the circuit, and the next one should not have to begin the wait anew.
+   */
   setActive(isActive: boolean, now: number): void {
     if (this.#isActive === isActive) return
     this.#isActive = isActive
     if (isActive && this.#state.is === 'idle') this.#wait(now, this.#options.probeAfterMs)
-    else if (!isActive && this.#state.is === 'quiet') this.#state = { is: 'idle' }
+    else if (!isActive && this.#state.is === 'quiet' && !this.#state.isAwaiting) this.#state = { is: 'idle' }
   }
 
   /** Something was handed to the circuit that the other side answers sooner or later: a question, bytes, a datagram. */
@@ -72,7 +75,9 @@ export class Liveness {
   noteHeard(now: number): void {
     this.#heardAt = now
     const state = this.#state
-    if (state.is === 'quiet') {
+    if (state.is === 'quiet' && !this.#isActive) {
+      this.#state = { is: 'idle' }
+    } else if (state.is === 'quiet') {
       state.since = now
       state.patienceMs = this.#options.probeAfterMs
       state.isAwaiting = false

@@ -19,6 +19,7 @@ import type { NatConfig } from './config.ts'
 import { DialBack, type DialBackHelper } from './dial-back/dial-back.ts'
 import type { NatFacts, ReachFacts, StunServerFacts } from './facts.ts'
 import { PortMapper } from './mapping/port-mapper.ts'
+import { movedBehaviours } from './moved-behaviours.ts'
 import { Puncher, punchPeerOf, type WebRtcSlot } from './punch/index.ts'
 import { Reachability } from './reachability.ts'
 import type { Announcement, ReachabilityEvent } from './reachability-types.ts'
@@ -84,8 +85,6 @@ const LOOK_MS = 30_000
 const SHORTEST_WAIT_MS = 50
 /** Between two probes of STUN that a lost relay asked for. */
 const REPROBE_MS = 2_000
-/** How long is asked whether the public address is another one now. */
-const ADDRESS_CHECK_MS = 3_000
 /** Networks of this size have one vote about how this node is seen. */
 const VOTE_BITS = { 4: 16, 6: 32 } as const
 
@@ -371,26 +370,15 @@ export class NatService {
     this.#run(check())
   }
 
-  /** Asks no more than where this node is seen, which takes one round trip: the descriptor should not wait for the NAT's whole behaviour. */
   async #checkAddress(): Promise<void> {
     const servers = this.#stunServers
-    if (this.#isChecking || servers.length === 0 || this.#behaviours.length === 0) return
+    if (this.#isChecking || servers.length === 0) return
     this.#isChecking = true
     const { random, now, logger } = this.#m
-    const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(ADDRESS_CHECK_MS)])
-    const since = now()
+    const { timing } = this.#options.config.stun
     try {
-      const report = await probeNat({ servers, random, depth: 'address', timing: this.#options.config.stun.timing, now, signal })
-      logger.debug('asked for the public address', {
-        ms: Math.round(now() - since),
-        verdicts: report.servers.map(({ verdict }) => verdict),
-      })
-      for (const before of this.#behaviours) {
-        const seen = (before.family === 4 ? report.ipv4 : report.ipv6)?.behaviour.publicEndpoint ?? null
-        if (seen === null || before.publicEndpoint === null || formatIp(seen.ip) === formatIp(before.publicEndpoint.ip)) continue
-        // Its kind will be looked at again; until then it is likely the same router.
-        this.#moved({ ...before, publicEndpoint: seen })
-      }
+      const moved = await movedBehaviours(this.#behaviours, { servers, timing, random, now, logger, signal: this.#stopping.signal })
+      for (const behaviour of moved) this.#moved(behaviour)
     } finally {
       this.#isChecking = false
     }

@@ -41,6 +41,30 @@ describe('a circuit is watched', () => {
     expect([run.machine.pollTimeout(), run.until(1e9).steps]).toEqual([null, []])
   })
 
+  test('on, when all has closed without the answer that is due', () => {
+    const run = new Run()
+    run.machine.setActive(true, 0)
+    run.machine.noteSent(0)
+    run.machine.setActive(false, 2_000)
+    run.machine.setActive(true, 2_500)
+    run.machine.noteSent(2_500)
+    run.machine.setActive(false, 2_900)
+    expect(run.until(20_000).steps).toEqual([
+      [3_000, 'probe'],
+      [4_000, 'widen'],
+      [5_000, 'dead'],
+    ])
+  })
+
+  test('no longer when that answer has come', () => {
+    const run = new Run()
+    run.machine.setActive(true, 0)
+    run.machine.noteSent(0)
+    run.machine.setActive(false, 1_000)
+    run.machine.noteHeard(1_500)
+    expect([run.machine.pollTimeout(), run.until(1e9).steps]).toEqual([null, []])
+  })
+
   test('and, silent, is probed, asked hop by hop, and given up', () => {
     const run = new Run()
     run.machine.setActive(true, 0)
