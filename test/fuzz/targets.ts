@@ -4,6 +4,7 @@ import { ingressTargets } from './targets/ingress.ts'
 import { linkTargets } from './targets/link.ts'
 import { natTargets } from './targets/nat.ts'
 import { onionTargets } from './targets/onion.ts'
+import { packetTargets } from './targets/packet.ts'
 import { stunTargets } from './targets/stun.ts'
 
 /** Every decoder of bytes from the outside. A room lists its own in a file of `targets/`, and has one line here. */
@@ -14,4 +15,5 @@ export const targets: readonly FuzzTarget[] = [
   ...ingressTargets,
   ...stunTargets,
   ...natTargets,
+  ...packetTargets,
 ]
