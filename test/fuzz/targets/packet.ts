@@ -1,6 +1,16 @@
-import { parseIp, SeededRandom } from '../../../src/base/index.ts'
+import { parseIp, type Random, SeededRandom } from '../../../src/base/index.ts'
 import type { Stack } from '../../../src/netstack/index.ts'
-import { batchOfPackets, IcmpHeader, IpHeader, PacketBatch, Protocol, TcpHeader, UdpHeader, writeIp } from '../../../src/packet/index.ts'
+import {
+  batchOfPackets,
+  IcmpHeader,
+  IpHeader,
+  PacketBatch,
+  Protocol,
+  TcpFlag,
+  TcpHeader,
+  UdpHeader,
+  writeIp,
+} from '../../../src/packet/index.ts'
 import { endpoint, transfer, VirtualNet } from '../../support/virtual-net.ts'
 import type { FuzzTarget } from '../fuzzer.ts'
 
@@ -57,6 +67,8 @@ class Target {
   readonly #out = new PacketBatch(64, 64 * 1504)
   readonly #random = new SeededRandom(77)
   readonly #mended: boolean
+  /** What the stack said last in each of its two connections: where a next segment would fit. By IP version. */
+  readonly #numbers = new Map<number, { next: number; acknowledged: number }>()
 
   constructor(mended: boolean) {
     this.#mended = mended
@@ -65,10 +77,10 @@ class Target {
   feed(bytes: Uint8Array): void {
     if (this.#net === null || this.#count++ % 2000 === 0) this.#net = this.#begin()
     const { a } = this.#net
-    if (this.#mended) mend(bytes)
+    if (this.#mended) mend(bytes, this.#numbers, this.#random)
     a.input(batchOfPackets([bytes]), this.#net.now)
     this.#drain(a)
-    this.#net.now += this.#random.int(200)
+    this.#net.now += this.#random.int(16) === 0 ? this.#random.int(1000) : this.#random.int(5)
     a.poll(this.#net.now)
     this.#drain(a)
     const { bufferBytes, connections, reassemblyBytes } = a.facts
@@ -77,7 +89,11 @@ class Target {
 
   #begin(): VirtualNet {
     const limits = { bufferBytes: 1 << 20, connections: 100, halfOpen: 20, reassemblyBytes: 1 << 20 }
-    const net = new VirtualNet(3, { delayMs: 1 }, { a: { limits, promiscuous: true }, b: {} })
+    const net = new VirtualNet(
+      3,
+      { delayMs: 1 },
+      { a: { limits, promiscuous: true }, b: { tcp: { timestamps: this.#count % 4000 === 1 } } },
+    )
     net.a.listen({ address: null, port: null })
     net.onEvent = (side, event) => {
       if (event.type === 'incoming') event.connection.accept()
@@ -101,12 +117,15 @@ class Target {
     stack.output(this.#out, this.#net!.now)
     for (let i = 0; i < this.#out.count; i++) {
       if (ip.parse(this.#out.view, this.#out.start(i), this.#out.end(i)) !== null) throw new Error('it sent a malformed packet')
+      if (ip.protocol !== Protocol.tcp || tcp.parse(this.#out.view, ip.payloadStart, ip.end) !== null || tcp.sourcePort !== 4000) continue
+      const length = tcp.payloadBytes + (tcp.flags & 1)
+      this.#numbers.set(ip.version, { next: (tcp.sequence + length) | 0, acknowledged: tcp.acknowledgment })
     }
   }
 }
 
-/** Makes length and checksums right, and the ports such that connections are met. */
-function mend(bytes: Uint8Array): void {
+/** Makes length and checksums right, and ports and numbers mostly such that connections are met. */
+function mend(bytes: Uint8Array, numbers: ReadonlyMap<number, { next: number; acknowledged: number }>, random: Random): void {
   const view = viewOf(bytes)
   if (bytes.length < 48) return
   const is4 = bytes[0]! >> 4 === 4
@@ -126,6 +145,13 @@ function mend(bytes: Uint8Array): void {
     if (bytes[at]! % 4 !== 0) {
       view.setUint16(at, 80)
       view.setUint16(at + 2, 4000)
+      const known = numbers.get(is4 ? 4 : 6)
+      const near = () => [0, 0, 0, 0, -1, 1, -1000, 1000, random.int(100_000) - 50_000][random.int(9)]!
+      if (known !== undefined && random.int(8) > 0) {
+        view.setInt32(at + 4, (known.acknowledged + near()) | 0)
+        view.setInt32(at + 8, (known.next + near()) | 0)
+        if (random.int(4) > 0) bytes[at + 13] = TcpFlag.ack | (random.int(30) === 0 ? TcpFlag.fin : 0)
+      }
     }
     view.setUint16(at + 16, 0)
     view.setUint16(at + 16, fold(view, at, bytes.length, pseudo(view, is4, protocol, bytes.length - at)))
