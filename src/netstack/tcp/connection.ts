@@ -251,7 +251,7 @@ export class TcpConnection extends Flow {
       inFlight: records.pipe,
       retransmissions: this.#sender.retransmissions,
       mss: this.#sender.mss,
-      sendWindow: this.#sender.window,
+      sendWindow: this.#sender.peerWindow.bytes,
       receiveWindow: this.#receiver.window,
       unacknowledged: this.#sender.buffered,
       memory: this.#sender.memory + this.#receiver.memory,
@@ -303,7 +303,7 @@ export class TcpConnection extends Flow {
     this.#sender.sackAllowed = this.#writer.sack
     if (settings.windowScaling && segment.windowScale >= 0) {
       this.#scaling = true
-      this.#sender.scale = Math.min(MOST_WINDOW_SCALE, segment.windowScale)
+      this.#sender.peerWindow.scale = Math.min(MOST_WINDOW_SCALE, segment.windowScale)
       this.#receiver.scale = windowScaleFor(settings.receiveBufferBytes)
     }
     if (this.#writer.timestamps) {
@@ -311,7 +311,7 @@ export class TcpConnection extends Flow {
       this.#timestampRecentAt = now
     }
     this.#setMss()
-    this.#sender.setWindow(segment.window, segment.sequence, this.#iss)
+    this.#sender.peerWindow.set(segment.window, segment.sequence, this.#iss)
   }
 
   #setMss(): void {
@@ -380,7 +380,7 @@ export class TcpConnection extends Flow {
     }
     if (this.#synTries === 1) this.#sender.rtt.sample(now - this.#synBegan)
     else this.#sender.rtt.syntheticStart()
-    this.#sender.setWindow(segment.window, segment.sequence, ack)
+    this.#sender.peerWindow.set(segment.window, segment.sequence, ack)
     this.#acksDue = 1
     this.#establish(now)
   }
@@ -481,11 +481,11 @@ export class TcpConnection extends Flow {
         return false
       }
       if (this.#synTries === 1) sender.rtt.sample(now - this.#synBegan)
-      sender.setWindow(segment.window << sender.scale, segment.sequence, ack)
+      sender.peerWindow.set(segment.window << sender.peerWindow.scale, segment.sequence, ack)
       this.#establish(now)
     }
     // RFC 5961 §5.2
-    if (after(ack, sender.next) || before(ack, (sender.una - sender.maxWindow) | 0)) {
+    if (after(ack, sender.next) || before(ack, (sender.una - sender.peerWindow.most) | 0)) {
       this.#challenge(now)
       return false
     }

@@ -15,8 +15,9 @@ import {
   writeTransportChecksum,
 } from '../../packet/index.ts'
 import type { Endpoint } from '../endpoint.ts'
+import type { Plan } from './plan.ts'
 import type { ReceivedRanges } from './ranges.ts'
-import type { Plan, Sender } from './sender.ts'
+import type { Sender } from './sender.ts'
 
 export const HOP_LIMIT = 64
 

@@ -3,29 +3,16 @@ import type { TcpSettings } from '../limits.ts'
 import type { MemoryBudget } from '../memory-budget.ts'
 import { ByteRing } from './byte-ring.ts'
 import { Cubic } from './cubic.ts'
+import { Deliveries } from './deliveries.ts'
+import { PeerWindow } from './peer-window.ts'
+import type { Plan, SenderClock } from './plan.ts'
+import { ProportionalReduction } from './proportional-reduction.ts'
 import { DUPLICATE_THRESHOLD, Rack } from './rack.ts'
 import { RttEstimator } from './rtt.ts'
 import { Sent, SentRecords } from './sent-records.ts'
-import { after, before, distance } from './sequence.ts'
+import { before, distance } from './sequence.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
-
-/** What is to be sent next, filled by `plan`. */
-export interface Plan {
-  kind: 'new' | 'retransmission' | 'probe'
-  sequence: number
-  /** Of data, from `ringOffset` on. */
-  length: number
-  ringOffset: number
-  fin: boolean
-  push: boolean
-}
-
-/** What the connection knows and the sender asks for. */
-export interface SenderClock {
-  /** The timestamp option's value at a time. */
-  timestampAt(time: number): number
-}
 
 /**
  * The sending half of a connection: what was written, what of it is in flight, what is lost, what may go now.
@@ -39,15 +26,10 @@ export class Sender {
   readonly rtt: RttEstimator
   readonly congestion: Cubic
   readonly #rack: Rack
+  readonly #deliveries: Deliveries
   una = 0
   next = 0
-  /** SND.WND in bytes, and the largest it was. */
-  window = 0
-  maxWindow = 0
-  /** Shift of the windows the peer sends. */
-  scale = 0
-  #windowSequence = 0
-  #windowAck = 0
+  readonly peerWindow = new PeerWindow()
   /** Largest payload of a segment whose only option is the timestamp. */
   mss = 536
   sackAllowed = false
@@ -67,10 +49,7 @@ export class Sender {
   #recovery: 'none' | 'fast' | 'timeout' = 'none'
   #recoveryEnd = 0
   #duplicateAcks = 0
-  #prrDelivered = 0
-  #prrOut = 0
-  #prrFlight = 0
-  #prrAllowed = 0
+  readonly #reduction = new ProportionalReduction()
   /** The timestamp of the first retransmission of this recovery: an echo of an older one says it was not needed. */
   #undoTimestamp: number | null = null
   #undoPossible = false
@@ -95,6 +74,7 @@ export class Sender {
     this.rtt = new RttEstimator(settings)
     this.congestion = new Cubic(this.mss, settings.initialWindowSegments)
     this.#rack = new Rack(this.rtt)
+    this.#deliveries = new Deliveries(this.records, this.rtt, this.#rack, clock, settings.retransmitTimeoutMs)
     this.nagle = settings.nagle
   }
 
@@ -113,13 +93,6 @@ export class Sender {
       mss,
       this.next === this.una && this.records.count === 0 && this.rtt.backoffs === 0 && this.congestion.inSlowStart,
     )
-  }
-
-  setWindow(window: number, sequence: number, ack: number): void {
-    this.window = window
-    if (window > this.maxWindow) this.maxWindow = window
-    this.#windowSequence = sequence
-    this.#windowAck = ack
   }
 
   get finAcked(): boolean {
@@ -182,15 +155,17 @@ export class Sender {
   handleAck(segment: TcpHeader, data: boolean, now: number): number {
     const ack = segment.acknowledgment
     const acked = distance(this.una, ack)
-    const windowChanged = this.#updateWindow(segment)
+    const windowChanged = this.peerWindow.update(segment)
     const inFlight = this.records.pipe
     const lostBefore = this.records.lostCount
     const sackedBefore = this.records.sackedCount
-    let delivered = this.#takeAcked(segment, ack, now)
+    const count = this.records.count
+    let delivered = this.#deliveries.takeAcked(segment, now)
+    this.#shiftLost(count - this.records.count, acked)
     let duplicate = false
     if (this.sackAllowed && segment.sackCount > 0) {
-      duplicate = this.#isDuplicateReport(segment, ack)
-      delivered += this.#takeSacks(segment, duplicate ? 1 : 0, now)
+      duplicate = this.#deliveries.isDuplicateReport(segment)
+      delivered += this.#deliveries.takeSacks(segment, duplicate ? 1 : 0, this.una, this.next, now)
       if (duplicate) this.#rack.onDuplicate()
     }
     if (acked > 0) this.#advanced(segment, duplicate, now)
@@ -200,88 +175,8 @@ export class Sender {
     this.#afterAck(acked, delivered, inFlight, this.records.lostCount > lostBefore, now)
     if (acked > 0) this.#armTimers(now)
     else if (this.records.sackedCount > sackedBefore) this.#tailAt = NEVER
-    if (this.window > 0) this.#leavePersist()
+    if (this.peerWindow.bytes > 0) this.#leavePersist()
     return acked
-  }
-
-  #updateWindow(segment: TcpHeader): boolean {
-    // RFC 9293 §3.10.7.4: only by a segment that is not older than the last that set it.
-    if (before(segment.sequence, this.#windowSequence)) return false
-    if (segment.sequence === this.#windowSequence && before(segment.acknowledgment, this.#windowAck)) return false
-    const window = segment.window << this.scale
-    const changed = window !== this.window
-    this.setWindow(window, segment.sequence, segment.acknowledgment)
-    return changed
-  }
-
-  /** Forgets what the cumulative ACK covers; returns the bytes that are newly known to have arrived. */
-  #takeAcked(segment: TcpHeader, ack: number, now: number): number {
-    const { records } = this
-    let delivered = 0
-    let sample = -1
-    let repaired = false
-    while (records.count > 0 && !after(records.end(0), ack)) {
-      const flags = records.flags(0)
-      // What stood behind a gap arrived long before the ACK that covers it.
-      if ((flags & Sent.everRetransmitted) !== 0) repaired = true
-      if ((flags & Sent.sacked) === 0) {
-        delivered += records.length(0)
-        sample = this.#deliveredRecord(segment, 0, sample, now)
-      }
-      records.shift()
-      if (this.#lostAt > 0) this.#lostAt--
-      else this.#lostOffset = 0
-    }
-    if (records.count > 0 && before(records.start(0), ack)) {
-      delivered += distance(records.start(0), ack)
-      if (this.#lostAt === 0) this.#lostOffset = 0
-      records.trim(ack)
-    }
-    if (sample >= 0 && !repaired) this.rtt.sample(now - sample)
-    else if (delivered > 0 && segment.hasTimestamps && segment.timestampEcho !== 0) {
-      // RFC 7323 §4: the echo is good for repeated segments too.
-      const rtt = distance(segment.timestampEcho, this.#clock.timestampAt(now))
-      if (rtt >= 0 && rtt < this.#settings.retransmitTimeoutMs) this.rtt.sample(rtt)
-    }
-    return delivered
-  }
-
-  /** @returns the time of the newest transmission that Karn's rule lets be measured (RFC 6298 §3) */
-  #deliveredRecord(segment: TcpHeader, index: number, sample: number, now: number): number {
-    const { records } = this
-    const sentAt = records.sentAt(index)
-    const flags = records.flags(index)
-    const older = segment.hasTimestamps && before(segment.timestampEcho, this.#clock.timestampAt(sentAt))
-    this.#rack.delivered(records.end(index), sentAt, flags, older, now)
-    return (flags & Sent.everRetransmitted) === 0 && sentAt > sample ? sentAt : sample
-  }
-
-  /** RFC 2883 §4: the first block lies below the ACK, or inside the second. */
-  #isDuplicateReport(segment: TcpHeader, ack: number): boolean {
-    const left = segment.sackLeft[0]!
-    const right = segment.sackRight[0]!
-    if (!after(right, ack)) return before(left, right)
-    return segment.sackCount > 1 && !before(left, segment.sackLeft[1]!) && !after(right, segment.sackRight[1]!)
-  }
-
-  #takeSacks(segment: TcpHeader, from: number, now: number): number {
-    const { records } = this
-    let delivered = 0
-    let sample = -1
-    for (let block = from; block < segment.sackCount; block++) {
-      const left = segment.sackLeft[block]!
-      const right = segment.sackRight[block]!
-      // What was never sent, or makes no sense, is not believed.
-      if (!before(left, right) || !after(left, this.una) || after(right, this.next)) continue
-      for (let i = records.find(left); i < records.count && !after(records.end(i), right); i++) {
-        if ((records.flags(i) & Sent.sacked) !== 0) continue
-        delivered += records.length(i)
-        sample = this.#deliveredRecord(segment, i, sample, now)
-        records.markSacked(i)
-      }
-    }
-    if (sample >= 0) this.rtt.sample(now - sample)
-    return delivered
   }
 
   #advanced(segment: TcpHeader, duplicate: boolean, now: number): void {
@@ -319,6 +214,12 @@ export class Sender {
     if (this.records.lostCount > 0) this.#rescan()
   }
 
+  /** So many records have gone from the front. */
+  #shiftLost(count: number, acked: number): void {
+    if (acked > 0 && count >= this.#lostAt) this.#lostOffset = 0
+    this.#lostAt = Math.max(0, this.#lostAt - count)
+  }
+
   #rescan(): void {
     this.#lostAt = 0
     this.#lostOffset = 0
@@ -337,7 +238,10 @@ export class Sender {
         records.markLost(0)
         this.#rescan()
       }
-      this.#reduceProportionally(delivered, acked > 0 && !newLoss)
+      // Without SACK each duplicate says that one segment has arrived.
+      const bytes = !this.sackAllowed && delivered === 0 ? this.mss : delivered
+      const allowed = this.#reduction.onAck(bytes, acked > 0 && !newLoss, records.pipe, congestion.ssthresh, this.mss)
+      congestion.cwnd = Math.max(this.mss, records.pipe + allowed)
       return
     }
     if (acked === 0) return
@@ -352,33 +256,9 @@ export class Sender {
     this.#undoTimestamp = null
     this.#undoPossible = true
     this.congestion.onLoss()
-    this.#prrDelivered = 0
-    this.#prrOut = 0
-    this.#prrFlight = Math.max(inFlight, this.mss)
-    // The first lost segment goes at once.
-    this.#prrAllowed = this.mss
+    this.#reduction.start(inFlight, this.mss)
     this.#tailAt = NEVER
     this.#rescan()
-  }
-
-  /** RFC 9937 §6.1. */
-  #reduceProportionally(delivered: number, safe: boolean): void {
-    const { ssthresh } = this.congestion
-    const { pipe } = this.records
-    let bytes = delivered
-    // Without SACK each duplicate says that one segment has arrived.
-    if (!this.sackAllowed && delivered === 0) bytes = this.mss
-    this.#prrDelivered += bytes
-    let allowed: number
-    if (pipe > ssthresh) allowed = Math.ceil((this.#prrDelivered * ssthresh) / this.#prrFlight) - this.#prrOut
-    else {
-      let limit = Math.max(this.#prrDelivered - this.#prrOut, bytes)
-      if (safe) limit += this.mss
-      allowed = Math.min(ssthresh - pipe, limit)
-    }
-    if (this.#prrOut === 0) allowed = Math.max(allowed, this.mss)
-    this.#prrAllowed = Math.max(0, allowed)
-    this.congestion.cwnd = Math.max(this.mss, pipe + this.#prrAllowed)
   }
 
   #leaveRecovery(): void {
@@ -525,7 +405,7 @@ export class Sender {
     const plan = this.#plan
     if (this.#probe === 'window') {
       // The override time-out of RFC 9293 §3.8.6.2.1: silly, but all that the window lets through.
-      const usable = distance(this.next, (this.una + this.window) | 0)
+      const usable = distance(this.next, (this.una + this.peerWindow.bytes) | 0)
       if (usable > 0 && this.unsent > 0) return this.#fillNew(Math.min(usable, this.unsent, room))
       // An old sequence number makes the peer say its window, and nothing is used up by it.
       plan.kind = 'probe'
@@ -541,7 +421,7 @@ export class Sender {
       return null
     }
     // RFC 8985 §7.3: new data if there is some that may go, else the last segment again.
-    if (this.unsent > 0 && distance(this.next, (this.una + this.window) | 0) >= Math.min(room, this.unsent)) {
+    if (this.unsent > 0 && distance(this.next, (this.una + this.peerWindow.bytes) | 0) >= Math.min(room, this.unsent)) {
       return this.#fillNew(Math.min(room, this.unsent))
     }
     const last = records.count - 1
@@ -577,7 +457,7 @@ export class Sender {
       length = room
       fin = false
     }
-    if (this.#recovery === 'fast' ? this.#prrAllowed < Math.min(length, this.mss) && this.#prrOut > 0 : !this.#fits(length)) return null
+    if (this.#recovery === 'fast' ? !this.#reduction.allows(length) : !this.#fits(length)) return null
     const plan = this.#plan
     plan.kind = 'retransmission'
     plan.sequence = sequence
@@ -598,9 +478,9 @@ export class Sender {
     this.#cwndLimited = this.records.pipe + this.mss > this.congestion.cwnd
     if (unsent === 0 && !finDue) return null
     if (this.records.count === 0 && now - this.#lastSentAt > this.rtt.rto && this.#lastSentAt > 0) this.congestion.restart()
-    const usable = distance(this.next, (this.una + this.window) | 0)
+    const usable = distance(this.next, (this.una + this.peerWindow.bytes) | 0)
     const length = Math.min(unsent, room, Math.max(0, usable))
-    if (usable <= 0 || (length < Math.min(unsent, room) && length < this.maxWindow / 2)) {
+    if (usable <= 0 || (length < Math.min(unsent, room) && length < this.peerWindow.most / 2)) {
       // Zero, or so little that it would be silly (RFC 9293 §3.8.6.2.1).
       this.#awaitWindow(now)
       return null
@@ -610,7 +490,7 @@ export class Sender {
       this.#awaitWindow(now)
       return null
     }
-    if (this.#recovery === 'fast' ? this.#prrAllowed < length : !this.#fits(length)) return null
+    if (this.#recovery === 'fast' ? !this.#reduction.allows(length) : !this.#fits(length)) return null
     // RFC 9293 §3.7.4: a small segment waits while something is in flight, unless it is the last.
     if (length < room && this.nagle && !fin && this.records.count > 0 && length === unsent) return null
     return this.#fillNew(length, fin)
@@ -664,10 +544,7 @@ export class Sender {
         this.#lostAt++
       } else this.#lostOffset = distance(records.start(this.#lostAt), end)
     }
-    if (this.#recovery === 'fast') {
-      this.#prrOut += bytes
-      this.#prrAllowed = Math.max(0, this.#prrAllowed - bytes)
-    }
+    if (this.#recovery === 'fast') this.#reduction.spend(bytes)
     if (tail) {
       this.#probe = 'none'
       this.#tailEnd = this.next
