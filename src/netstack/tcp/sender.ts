@@ -4,6 +4,7 @@ import type { MemoryBudget } from '../memory-budget.ts'
 import { ByteRing } from './byte-ring.ts'
 import { Cubic } from './cubic.ts'
 import { Deliveries } from './deliveries.ts'
+import { LostQueue } from './lost-queue.ts'
 import { PeerWindow } from './peer-window.ts'
 import type { Plan, SenderClock } from './plan.ts'
 import { ProportionalReduction } from './proportional-reduction.ts'
@@ -15,6 +16,8 @@ import { before, distance } from './sequence.ts'
 const NEVER = Number.POSITIVE_INFINITY
 
 /**
+ * Longer than 500 lines because recovery, timers and what may be sent now change each other's state at every ACK; what stands alone is in files of its own.
+ *
  * The sending half of a connection: what was written, what of it is in flight, what is lost, what may go now.
  * Loss by RACK-TLP (RFC 8985) over the scoreboard of RFC 6675, window reduction by PRR (RFC 9937), timers by RFC 6298, undo by Eifel (RFC 3522, 4015).
  */
@@ -39,9 +42,7 @@ export class Sender {
   #finQueued = false
   #finSent = false
   readonly #plan: Plan = { kind: 'new', sequence: 0, length: 0, ringOffset: 0, fin: false, push: false }
-  /** The record that is being sent again, and how far, when it is larger than a segment is now. */
-  #lostAt = 0
-  #lostOffset = 0
+  readonly #lost: LostQueue
   #cwndLimited = false
   #lastSentAt = 0
 
@@ -71,6 +72,7 @@ export class Sender {
     this.#settings = settings
     this.#clock = clock
     this.#ring = new ByteRing(budget)
+    this.#lost = new LostQueue(this.records)
     this.rtt = new RttEstimator(settings)
     this.congestion = new Cubic(this.mss, settings.initialWindowSegments)
     this.#rack = new Rack(this.rtt)
@@ -161,7 +163,7 @@ export class Sender {
     const sackedBefore = this.records.sackedCount
     const count = this.records.count
     let delivered = this.#deliveries.takeAcked(segment, now)
-    this.#shiftLost(count - this.records.count, acked)
+    if (acked > 0) this.#lost.shift(count - this.records.count)
     let duplicate = false
     if (this.sackAllowed && segment.sackCount > 0) {
       duplicate = this.#deliveries.isDuplicateReport(segment)
@@ -206,23 +208,12 @@ export class Sender {
   #countDuplicate(): void {
     this.#duplicateAcks++
     if (this.#duplicateAcks === DUPLICATE_THRESHOLD && this.#recovery === 'none') this.records.markLost(0)
-    this.#rescan()
+    this.#lost.rescan()
   }
 
   #findLosses(now: number): void {
     if (this.sackAllowed) this.#reorderAt = this.#rack.detect(this.records, this.#recovery !== 'none', now)
-    if (this.records.lostCount > 0) this.#rescan()
-  }
-
-  /** So many records have gone from the front. */
-  #shiftLost(count: number, acked: number): void {
-    if (acked > 0 && count >= this.#lostAt) this.#lostOffset = 0
-    this.#lostAt = Math.max(0, this.#lostAt - count)
-  }
-
-  #rescan(): void {
-    this.#lostAt = 0
-    this.#lostOffset = 0
+    if (this.records.lostCount > 0) this.#lost.rescan()
   }
 
   #afterAck(acked: number, delivered: number, inFlight: number, newLoss: boolean, now: number): void {
@@ -236,7 +227,7 @@ export class Sender {
       // RFC 6582 §3.2 step 3: a partial ACK says that the next one is lost too.
       if (!this.sackAllowed && acked > 0 && records.count > 0 && (records.flags(0) & Sent.retransmitted) === 0) {
         records.markLost(0)
-        this.#rescan()
+        this.#lost.rescan()
       }
       // Without SACK each duplicate says that one segment has arrived.
       const bytes = !this.sackAllowed && delivered === 0 ? this.mss : delivered
@@ -258,7 +249,7 @@ export class Sender {
     this.congestion.onLoss()
     this.#reduction.start(inFlight, this.mss)
     this.#tailAt = NEVER
-    this.#rescan()
+    this.#lost.rescan()
   }
 
   #leaveRecovery(): void {
@@ -288,7 +279,7 @@ export class Sender {
     for (let i = 0; i < records.count; i++) {
       if (records.length(i) > mss && (records.flags(i) & (Sent.sacked | Sent.lost)) === 0) records.markLost(i)
     }
-    this.#rescan()
+    this.#lost.rescan()
   }
 
   // --- timers
@@ -345,7 +336,7 @@ export class Sender {
     // RFC 2018 §8: a receiver that sacked the first segment and still waits for it has thrown it away, and perhaps more.
     const reneged = (records.flags(0) & Sent.sacked) !== 0
     for (let i = 0; i < records.count; i++) if (reneged || (records.flags(i) & Sent.sacked) === 0) records.markLost(i)
-    this.#rescan()
+    this.#lost.rescan()
     this.#tailAt = NEVER
     this.#tailEnd = null
     this.rtt.backOff()
@@ -393,10 +384,10 @@ export class Sender {
       const probe = this.#planProbe(room)
       if (probe !== null) return probe
     }
-    if (this.records.lostCount > 0 || this.#lostOffset > 0) {
+    if (!this.#lost.isEmpty) {
       const again = this.#planRetransmission(room)
       if (again !== null) return again
-      if (this.records.lostCount > 0) return null
+      if (!this.#lost.isEmpty) return null
     }
     return this.#planNew(room, now)
   }
@@ -438,18 +429,9 @@ export class Sender {
   }
 
   #planRetransmission(room: number): Plan | null {
-    const { records } = this
-    let i = this.#lostAt
-    if (this.#lostOffset === 0) {
-      while (i < records.count && (records.flags(i) & (Sent.lost | Sent.retransmitted)) !== Sent.lost) i++
-      this.#lostAt = i
-    }
-    if (i >= records.count) {
-      this.#rescan()
-      return null
-    }
-    const sequence = (records.start(i) + this.#lostOffset) | 0
-    const end = records.end(i)
+    const found = this.#lost.next()
+    if (found === null) return null
+    const { sequence, end } = found
     let length = distance(sequence, end)
     let fin = this.#finSent && end === this.next
     if (fin) length--
@@ -537,12 +519,7 @@ export class Sender {
     } else {
       this.#retransmissions++
       if (this.#undoTimestamp === null) this.#undoTimestamp = this.#clock.timestampAt(now)
-      const end = (plan.sequence + bytes) | 0
-      if (end === records.end(this.#lostAt)) {
-        records.markRetransmitted(this.#lostAt, now)
-        this.#lostOffset = 0
-        this.#lostAt++
-      } else this.#lostOffset = distance(records.start(this.#lostAt), end)
+      this.#lost.sent((plan.sequence + bytes) | 0, now)
     }
     if (this.#recovery === 'fast') this.#reduction.spend(bytes)
     if (tail) {
