@@ -210,7 +210,7 @@ describe(`random lives of a node (seed ${seed})`, () => {
     ])
   })
 
-  test('left alone only fade: what was given up does not come back without a new fact', () => {
+  test('left alone only fade: an announcement that was given up does not come back without a new fact', () => {
     const random = new SeededRandom(seed + 1)
     for (let life = 0; life < 200; life++) {
       let now = T0
@@ -230,7 +230,8 @@ describe(`random lives of a node (seed ${seed})`, () => {
           expect(++ticks).toBeLessThan(100)
           continue
         }
-        expect(seen).not.toContain(said)
+        // Silence may come again: IPv6 alone is announced after a while without a relay, and its witnesses fade too.
+        if (reach.announce !== null) expect(seen).not.toContain(said)
         seen.push(said)
       }
     }
