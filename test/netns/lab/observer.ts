@@ -63,8 +63,10 @@ export class Observer {
   async bytes(): Promise<ReadonlyMap<string, number>> {
     const found = new Map<string, number>()
     for (const family of ['4', '6']) {
-      const text = await this.#internet.runOk('nft', ['-j', '-n', 'list', 'set', 'inet', 'watch', `flows${family}`])
-      for (const { set } of (JSON.parse(text) as Listing).nftables) {
+      // By a file: of long outputs only the end is kept.
+      const listing = `${this.#file}.flows${family}`
+      await this.#internet.runOk('sh', ['-c', `nft -j -n list set inet watch flows${family} >'${listing}'`])
+      for (const { set } of (JSON.parse(readFileSync(listing, 'utf8')) as Listing).nftables) {
         for (const { elem } of set?.elem ?? []) {
           const [from, to, protocol, fromPort, toPort] = elem.val.concat
           const name = Number(protocol) === 6 || protocol === 'tcp' ? 'tcp' : 'udp'
