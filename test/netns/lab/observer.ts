@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { delay, type Program, temporaryFolder } from '../../support/processes.ts'
 import { type Flow, FlowTable, flowKey } from './flows.ts'
@@ -25,6 +25,7 @@ export class Observer {
   readonly #table = new FlowTable()
   readonly #begunBefore = new Set<string>()
   #readBytes = 0
+  #listings = 0
 
   static async start(internet: Machine): Promise<Observer> {
     const folder = temporaryFolder('lab')
@@ -64,9 +65,11 @@ export class Observer {
     const found = new Map<string, number>()
     for (const family of ['4', '6']) {
       // By a file: of long outputs only the end is kept.
-      const listing = `${this.#file}.flows${family}`
+      const listing = `${this.#file}.${this.#listings++}`
       await this.#internet.runOk('sh', ['-c', `nft -j -n list set inet watch flows${family} >'${listing}'`])
-      for (const { set } of (JSON.parse(readFileSync(listing, 'utf8')) as Listing).nftables) {
+      const text = readFileSync(listing, 'utf8')
+      rmSync(listing)
+      for (const { set } of (JSON.parse(text) as Listing).nftables) {
         for (const { elem } of set?.elem ?? []) {
           const [from, to, protocol, fromPort, toPort] = elem.val.concat
           const name = Number(protocol) === 6 || protocol === 'tcp' ? 'tcp' : 'udp'
