@@ -67,6 +67,10 @@ export interface NatModules {
   readonly suite: CryptoSuite
   readonly random: Random
   readonly logger: Logger
+  /** The relays that were in front of this node in an earlier life, the best first. */
+  readonly preferredRelays: readonly NodeId[]
+  /** Told of the relays in front of it, to be kept for the next life. */
+  readonly keepRelays: (relays: readonly NodeId[]) => void
   /** The local address to dial a host from, or the system's choice. */
   readonly outboundAddressFor: (host: string) => string | undefined
   /** Whether the view can be trusted to have everybody. */
@@ -152,6 +156,7 @@ export class NatService {
       host,
       transport: modules.transport,
       candidates: () => relayCandidates(view, wall(), host.id),
+      preferred: modules.preferredRelays,
       isViewReady: modules.isViewReady,
       random,
       logger: logger.child('relays'),
@@ -343,6 +348,7 @@ export class NatService {
       this.#m.host.suspect()
       this.#run(this.#checkAddress())
     }
+    if (relays.length > 0) this.#m.keepRelays(relays)
     this.#handle({ type: 'reservations', reservations: this.#reservations.facts() })
   }
 

@@ -103,7 +103,7 @@ async function startServingNode(
     identity,
     async (host) => {
       const isJoined = (): boolean => discovery?.status.state === 'joined'
-      const reach = createReach(ground, identity, host, reachParts, isJoined, () => discovery?.changed())
+      const reach = await createReach(ground, identity, host, reachParts, isJoined, () => discovery?.changed())
       const serving = modules.has('relaying') ? startServing(ground, host, keyring, identity) : null
       made = { serving, reach }
       return { serving: { seed: identity.seed, fields: () => ownFields(ground, reach, keyring, serving?.exit ?? null) } }

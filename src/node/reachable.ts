@@ -1,5 +1,5 @@
 import type { Transport } from '@libp2p/interface'
-import { ShallotError } from '../base/index.ts'
+import { MalformedError, messageOf, type NodeId, parseNodeId, ShallotError } from '../base/index.ts'
 import { systemRandom } from '../crypto/index.ts'
 import type { Descriptor, ServingRole } from '../directory/index.ts'
 import { type Host, outboundAddressFor, parseTcpAddress } from '../link/index.ts'
@@ -7,6 +7,10 @@ import { type Announcement, NatService, relayTransport, WebRtcSlot } from '../na
 import { announcedAddresses } from './announced-addresses.ts'
 import type { Ground } from './ground.ts'
 import type { Identity } from './identity.ts'
+
+/** The relays in front of a node behind NAT: after a restart they are asked first, so that what its descriptor says stays true. */
+const RELAYS_FILE = 'nat-relays.json'
+const MAX_KEPT_RELAYS = 8
 
 /** What the host must be made with so that the node can be reached, and reach others, through relays. */
 export class ReachParts {
@@ -36,15 +40,15 @@ export interface Reach {
  * @param changed what may be announced has changed
  * @throws ShallotError 'no-announced-address' when nobody could ever connect to what is listened on
  */
-export function createReach(
+export async function createReach(
   ground: Ground,
   identity: Identity,
   host: Host,
   parts: ReachParts | null,
   isViewReady: () => boolean,
   changed: () => void,
-): Reach {
-  const { config, modules, view, suite, clocks, warnings, logger } = ground
+): Promise<Reach> {
+  const { config, modules, view, suite, store, clocks, warnings, logger } = ground
   const { network, link, node } = config
   const { privateAddresses } = network.admission
   if (parts === null) {
@@ -57,6 +61,7 @@ export function createReach(
     return { service: null, announce }
   }
   if (node.advertise.length === 0 && host.addresses().every(isOfThisMachineOnly)) announcedAddresses(host.addresses(), [], privateAddresses)
+  const preferredRelays = (await store.loadState(RELAYS_FILE, decodeRelays)) ?? []
   const service = new NatService(
     {
       config: config.nat,
@@ -76,6 +81,12 @@ export function createReach(
       suite,
       random: systemRandom(suite),
       logger: logger.child('nat'),
+      preferredRelays,
+      keepRelays: (relays) => {
+        store
+          .write(RELAYS_FILE, Buffer.from(`${JSON.stringify(relays)}\n`))
+          .catch((error) => logger.warn('the relays in front of this node were not written', { error: messageOf(error) }))
+      },
       outboundAddressFor: (target) => outboundAddressFor(target, link.outboundAddress, link.listen),
       isViewReady,
       now: clocks.now,
@@ -130,4 +141,17 @@ export function natDisabled(): ShallotError {
     kind: 'usage',
     retry: 'never',
   })
+}
+
+/** @throws MalformedError */
+function decodeRelays(bytes: Uint8Array): readonly NodeId[] {
+  let value: unknown
+  try {
+    value = JSON.parse(Buffer.from(bytes).toString('utf8'))
+  } catch {
+    throw new MalformedError('relays file', 'not JSON')
+  }
+  if (!Array.isArray(value) || value.length > MAX_KEPT_RELAYS)
+    throw new MalformedError('relays file', `not a list of at most ${MAX_KEPT_RELAYS} ids`)
+  return value.map((id) => parseNodeId(String(id)))
 }
