@@ -54,6 +54,9 @@ describe('receiving', () => {
     peer.establish()
     peer.say({ flags: 'A', seq: 4, data: 'DEF' }).say({ flags: 'A', seq: 2, data: 'bcxxxgh' }).say({ flags: 'A', data: 'aXX' })
     expect(peer.readText()).toBe('abcDEFgh')
+    peer.say({ flags: 'A', seq: 11, data: 'KL' }).say({ flags: 'A', seq: 15, data: 'OP' }).say({ flags: 'A', seq: 10, data: 'jxxmnxxq' })
+    peer.say({ flags: 'A', seq: 9, data: 'i' })
+    expect(peer.readText()).toBe('ijKLmnOPq')
   })
 
   it('takes urgent data as data (RFC 6093 §6)', () => {
@@ -95,6 +98,10 @@ describe('receiving', () => {
       }
     }
     expect(edge).toBeLessThanOrEqual(1 + (1 << 20) + 400 * 32)
+    // However it was rounded: no more is held than the limit.
+    for (let seq = 1 + 400 * 777; seq < edge; seq += 1380) peer.say({ flags: 'A', seq, data: 1380 })
+    expect(peer.connection!.readable).toBe(1 << 20)
+    expect(peer.connection!.info.memory).toBe(1 << 20)
   })
 
   it('does not acknowledge what the memory of all buffers has no room for', () => {

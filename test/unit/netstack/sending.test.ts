@@ -242,6 +242,7 @@ describe('loss', () => {
     const peer = warm()
     peer.act(write(2 * MSS)).all()
     peer.say({ flags: 'A', ack: 2, sack: [2 + 50 * MSS, 2 + 60 * MSS] })
+    peer.say({ flags: 'A', ack: 2, sack: [2 + MSS, 2 + 60 * MSS] })
     peer
       .say({ flags: 'A', ack: 2, sack: [9, 5] })
       .say({ flags: 'A', ack: 2, sack: [2, 2 + MSS] })
