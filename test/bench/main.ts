@@ -24,6 +24,7 @@ const help = `npm run bench -- [options]     measures a mesh of separate process
   --held MIB        most bytes under way in each direction of a delayed link (${defaultHeldBytes / 2 ** 20})
   --affinity LIST   cores of the processes during transfers, such as client=0,guard=0,middle=1,exit=1
   --tor DIR         runs the runner for a private Tor network in DIR in turn with the mesh, and prints the ratios (root)
+  --variants LIST   of the settings of Tor: ${torVariants.join(',')} (all). bulk alone is the quick way to the ratio of downloads
   --sink COMMAND    an upload sink in place of our own; it gets HOST and PORT as arguments
   --json            one JSON line in place of the tables
 `
@@ -42,6 +43,7 @@ const { values } = parseArgs({
     held: { type: 'string', default: String(defaultHeldBytes / 2 ** 20) },
     affinity: { type: 'string', default: '' },
     tor: { type: 'string' },
+    variants: { type: 'string', default: torVariants.join(',') },
     sink: { type: 'string' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -130,7 +132,7 @@ async function measureBesideTor(folder: string): Promise<Report> {
   const tor: TorFigures[] = []
   const beside: MeshFigures[] = []
   for (let round = 1; round <= options.runs; round++) {
-    for (const variant of torVariants) {
+    for (const variant of torVariants.filter((one) => values.variants.split(',').includes(one))) {
       say(`round ${round}: mesh`)
       beside.push(await meshInNamespace(folder))
       say(`round ${round}: Tor, ${variant}`)
@@ -144,7 +146,17 @@ async function measureBesideTor(folder: string): Promise<Report> {
 
 async function meshInNamespace(folder: string): Promise<MeshFigures> {
   const setUp = 'ip link set lo mtu 65536 up && echo cubic >/proc/sys/net/ipv4/tcp_congestion_control; exec "$@"'
-  const inner = ['--sections', 'bulk,circuits,small', '--json', '--runs', '3', '--seconds', values.seconds, '--builds', values.builds]
+  const inner = [
+    '--sections',
+    values.variants === 'bulk' ? 'bulk' : 'bulk,circuits,small',
+    '--json',
+    '--runs',
+    '3',
+    '--seconds',
+    values.seconds,
+    '--builds',
+    values.builds,
+  ]
   inner.push('--network', values.network, '--relays', values.relays, '--exits', values.exits, '--affinity', values.affinity)
   inner.push('--sink', `python3 ${join(folder, 'sink.py')}`)
   const finished = await run('unshare', ['--net', 'sh', '-c', setUp, 'sh', process.execPath, import.meta.filename, ...inner], {
@@ -156,7 +168,7 @@ async function meshInNamespace(folder: string): Promise<MeshFigures> {
     downMbPerSecond: result!.transfers.down!.mbPerSecond.median,
     middleCpuSecondsPerGb: result!.transfers.down!.cpuSecondsPerGb.middle!,
     buildP50Ms: result!.builds?.p50Ms ?? Number.NaN,
-    firstByteP50Ms: result!.small[0]!.firstByteMs.p50,
+    firstByteP50Ms: result!.small[0]?.firstByteMs.p50 ?? Number.NaN,
   }
 }
 
