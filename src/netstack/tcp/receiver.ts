@@ -59,7 +59,7 @@ export class Receiver {
   advertise(): number {
     const room = Math.min(distance(this.next, (this.#read + this.#limit) | 0), 0xffff << this.scale)
     // What was promised stays so, rounded up to what the scale can say.
-    const promised = Math.ceil(this.window / 2 ** this.scale)
+    const promised = (this.window + (1 << this.scale) - 1) >> this.scale
     const scaled = Math.max(0, room) >> this.scale
     const edge = (this.next + (scaled << this.scale)) | 0
     const told = Math.min(0xffff, Math.max(scaled, promised))
