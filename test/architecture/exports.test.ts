@@ -14,6 +14,7 @@ const core = [
   'path',
   'link',
   'store',
+  'tun',
   'relaying',
   'client',
   'ingress',

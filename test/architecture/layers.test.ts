@@ -12,6 +12,7 @@ const ranks: Readonly<Record<string, number>> = {
   path: 4,
   link: 5,
   store: 5,
+  tun: 5,
   drive: 6,
   discovery: 6,
   nat: 6,
