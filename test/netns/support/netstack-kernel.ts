@@ -1,12 +1,12 @@
-import { spawnSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import fs from 'node:fs'
 import net from 'node:net'
 import { parseArgs } from 'node:util'
-import koffi from 'koffi'
 import { parseIp, SeededRandom } from '../../../src/base/index.ts'
-import { Stack, type TcpConnection } from '../../../src/netstack/index.ts'
-import { type Faults, FaultyPath, PacketBatch } from '../../../src/packet/index.ts'
+import { Deadline } from '../../../src/drive/index.ts'
+import { Stack, type StackEvent, StackOnPort, type TcpConnection } from '../../../src/netstack/index.ts'
+import { type Faults, FaultyPort } from '../../../src/packet/index.ts'
+import { openTun } from '../../../src/tun/index.ts'
+import { shellOk } from '../../support/own-network.ts'
 import { endpoint, testHash } from '../../support/virtual-net.ts'
 
 /**
@@ -37,27 +37,8 @@ const MTU = 1420
 const kernelAddress = values.v6 ? 'fd09::1' : '10.9.0.1'
 const ourAddress = values.v6 ? 'fd09::2' : '10.9.0.2'
 
-function command(program: string, ...args: string[]): void {
-  const { status, stderr } = spawnSync(program, args)
-  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}`)
-}
-
-/** linux/if_tun.h: TUNSETIFF, IFF_TUN | IFF_NO_PI. */
-function openTun(name: string): number {
-  const ioctl = koffi.load('libc.so.6').func('int ioctl(int fd, unsigned long request, uint8_t *argument)')
-  const fd = fs.openSync('/dev/net/tun', fs.constants.O_RDWR | fs.constants.O_NONBLOCK)
-  const request = new Uint8Array(40)
-  request.set(new TextEncoder().encode(name))
-  new DataView(request.buffer).setUint16(16, 0x1001, true)
-  if (ioctl(fd, 0x400454ca, request) !== 0) throw new Error('TUNSETIFF failed')
-  return fd
-}
-
-const tun = openTun('tun9')
-command('ip', 'link', 'set', 'lo', 'up')
-command('ip', 'link', 'set', 'tun9', 'mtu', String(MTU), 'up')
-command('ip', 'address', 'add', '10.9.0.1/24', 'dev', 'tun9')
-command('ip', '-6', 'address', 'add', 'fd09::1/64', 'dev', 'tun9', 'nodad')
+shellOk('ip link set lo up')
+const tun = await openTun({ name: 'tun9', mtu: MTU, addresses: ['10.9.0.1/24', 'fd09::1/64'] })
 
 const random = new SeededRandom(Number(values.seed))
 const stack = new Stack({
@@ -66,10 +47,15 @@ const stack = new Stack({
   random,
   hash: testHash('kernel'),
 })
-const toStack = new FaultyPath(faults, random)
-const toKernel = new FaultyPath(faults, random)
-const incoming = new PacketBatch(64, 64 * 1504)
-const outgoing = new PacketBatch(64, 64 * 1504)
+const now = (): number => performance.now()
+const time = {
+  now,
+  at: (due: number, task: () => void): void => {
+    if (due <= now()) setImmediate(task)
+    else setTimeout(task, Math.ceil(due - now()))
+  },
+}
+const faulty = isPerfect ? null : new FaultyPort(tun, { random, time, incoming: faults, outgoing: faults })
 const piece = randomBytes(1 << 16)
 
 /** One end of a transfer: what it sends is the piece over and over. */
@@ -108,83 +94,45 @@ function pump(connection: TcpConnection, end: End): void {
   connection.end()
 }
 
-function events(): void {
-  for (let event = stack.nextEvent(); event !== null; event = stack.nextEvent()) {
-    switch (event.type) {
-      case 'incoming':
-        byConnection.set(event.connection, ends[0]!.ours)
-        event.connection.accept()
-        break
-      case 'connected':
-      case 'drained':
-        pump(event.connection, byConnection.get(event.connection)!)
-        break
-      case 'readable':
-        while (event.connection.readable > 0) {
-          const data = event.connection.peek()
-          byConnection.get(event.connection)!.take(data)
-          event.connection.consume(data.length)
-        }
-        break
-      case 'remote-end':
-        byConnection.get(event.connection)!.ended = true
-        break
-      case 'closed':
-        closed.push(event.reason)
-        retransmissions += event.connection.info.retransmissions
-        break
-    }
+function handle(event: StackEvent): void {
+  switch (event.type) {
+    case 'incoming':
+      byConnection.set(event.connection, ends[0]!.ours)
+      event.connection.accept()
+      break
+    case 'connected':
+    case 'drained':
+      pump(event.connection, byConnection.get(event.connection)!)
+      break
+    case 'readable':
+      while (event.connection.readable > 0) {
+        const data = event.connection.peek()
+        byConnection.get(event.connection)!.take(data)
+        event.connection.consume(data.length)
+      }
+      break
+    case 'remote-end':
+      byConnection.get(event.connection)!.ended = true
+      break
+    case 'closed':
+      closed.push(event.reason)
+      retransmissions += event.connection.info.retransmissions
+      break
   }
 }
 
 let retransmissions = 0
-let readAny = false
-
-function readTun(now: number): void {
-  readAny = false
-  incoming.clear()
-  for (;;) {
-    const at = incoming.reserve(1504)
-    if (at < 0) break
-    let length: number
-    try {
-      length = fs.readSync(tun, incoming.bytes, at, 1504, null)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
-      break
-    }
-    incoming.commit(length)
-    readAny = true
-  }
-  if (isPerfect) {
-    if (incoming.count > 0) stack.input(incoming, now)
-    return
-  }
-  for (let i = 0; i < incoming.count; i++) toStack.push(incoming.packet(i), now)
-  incoming.clear()
-  for (let packet = toStack.pop(now); packet !== null && incoming.add(packet); packet = toStack.pop(now));
-  if (incoming.count > 0) stack.input(incoming, now)
-}
-
-function write(packet: Uint8Array): void {
-  try {
-    fs.writeSync(tun, packet)
-  } catch (error) {
-    if (!['EAGAIN', 'EIO', 'EINVAL'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
-  }
-}
-
-function writeTun(now: number): void {
-  for (;;) {
-    outgoing.clear()
-    if (stack.output(outgoing, now) === 0) break
-    for (let i = 0; i < outgoing.count; i++) {
-      if (isPerfect) write(outgoing.packet(i))
-      else toKernel.push(outgoing.packet(i), now)
-    }
-  }
-  for (let packet = toKernel.pop(now); packet !== null; packet = toKernel.pop(now)) write(packet)
-}
+const driver = new StackOnPort({
+  stack,
+  port: faulty ?? tun,
+  now,
+  soon: queueMicrotask,
+  event: handle,
+  timeoutChanged: () => deadline.update(),
+  ended: () => finish(),
+})
+const deadline = new Deadline(driver, now, () => driver.expired())
+driver.start()
 
 /** The kernel's end. */
 function serve(socket: net.Socket, end: End): void {
@@ -224,25 +172,16 @@ const server = net.createServer({ allowHalfOpen: true }, (socket) => serve(socke
 server.listen({ host: kernelAddress, port: 8080 }, () => {
   const connection = stack.dial(endpoint(kernelAddress, 8080), performance.now())
   byConnection.set(connection, second.ours)
+  driver.touch()
 })
 
 function isOver(): boolean {
   return ends.every(({ ours, theirs }) => ours.ended && theirs.ended && ours.left === 0 && theirs.left === 0) && closed.length >= 2
 }
 
-function turn(): void {
-  const now = performance.now()
-  readTun(now)
-  stack.poll(now)
-  events()
-  writeTun(now)
-  if (isOver() || now - begin > Number(values.seconds) * 1000) {
-    finish()
-    return
-  }
-  if (readAny) setImmediate(turn)
-  else setTimeout(turn, 1)
-}
+setInterval(() => {
+  if (isOver() || performance.now() - begin > Number(values.seconds) * 1000) finish()
+}, 5)
 
 function finish(): void {
   const seconds = (performance.now() - begin) / 1000
@@ -260,12 +199,10 @@ function finish(): void {
       megabytesPerSecond: (4 * bytes) / 1e6 / seconds,
       cpuSeconds: (user + system) / 1e6,
       retransmissions,
-      lost: toKernel.lost + toStack.lost,
+      lost: faulty === null ? 0 : faulty.outgoing.lost + faulty.incoming.lost,
       received: ends.map(({ ours, theirs }) => [ours.received, theirs.received]),
       facts: stack.facts,
     }),
   )
   process.exit(0)
 }
-
-turn()
