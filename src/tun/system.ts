@@ -21,6 +21,8 @@ const IFREQ_BYTES = 40
 const AF_INET = 2
 const SOCK_DGRAM_CLOEXEC = 0o2000002
 const F_SETFD = 2
+const F_SETFL = 4
+const O_NONBLOCK = 0o4000
 const FD_CLOEXEC = 1
 const LITTLE = endianness() === 'LE'
 
@@ -158,6 +160,7 @@ export class TunSystem {
   /** The descriptor is the port's from now on; programs that this process starts do not get it. */
   descriptor(fd: number, name: string): TunDescriptor {
     this.#calls.fcntl(fd, F_SETFD, FD_CLOEXEC)
+    this.#calls.fcntl(fd, F_SETFL, O_NONBLOCK)
     return new LinuxTunDescriptor(fd, name, this.#calls)
   }
 }

@@ -7,7 +7,7 @@ export const tunLimits = {
   batchPackets: 64,
   /** Packets read before the event loop gets its turn: under a millisecond of a netstack's work. */
   turnPackets: 256,
-  /** The MTU that a device gets when none is asked for: fits a circuit's cells (docs/spec/cell.md). */
+  /** The MTU that a device gets when none is asked for: that of the memory port, and what tunnels over a path of 1500 bytes commonly have. */
   defaultMtu: 1420,
   /** IPv6 needs this much of every link (RFC 8200 §5). */
   leastMtu: 1280,
