@@ -240,7 +240,7 @@ class LinuxTunDescriptor implements TunDescriptor {
     fs.closeSync(this.#fd)
   }
 
-  /** Comes outside of any callback scope of Node's, where promises and ticks would wait for somebody else's: the work is left to the loop's next phase. */
+  /** What is thrown within the library's callback surfaces later, at some other call of it: so the work is left to the loop's next phase, where it surfaces at once. */
   readonly #polled: PollCallback = (status, is) => {
     setImmediate(() => {
       if (this.#closed) return
