@@ -38,19 +38,19 @@ async function inUse(): Promise<number> {
   return heapUsed + external
 }
 
+/** A target on an address of its own, as good nodes have: what an abuser's address has used up is not its. */
+async function goodTarget(relay: TestRelay): ReturnType<typeof startTarget> {
+  return startTarget(relay, { outboundAddress: '127.251.0.1' })
+}
+
 /** The relay still serves others. */
 async function serves(relay: TestRelay): Promise<void> {
-  const target = await startTarget(relay)
+  const target = await goodTarget(relay)
   const dialler = await startNode({ outboundAddress: '127.250.0.1' })
   const { up, down } = await connectRaw(dialler, relay, target)
   const seen = collect(down)
   await sendAll(up, randomBytes(100_000))
   await until('the bytes', () => seen.bytes === 100_000)
-}
-
-/** A target on an address of its own, as good nodes have. */
-async function goodTarget(relay: TestRelay): ReturnType<typeof startTarget> {
-  return startTarget(relay, { outboundAddress: '127.251.0.1' })
 }
 
 async function requests(
