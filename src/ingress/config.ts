@@ -115,3 +115,10 @@ function guardListening(config: Listening, context: z.core.$RefinementCtx<unknow
     context.addIssue({ code: 'custom', path: ['requireCredentials'], message: 'needs at least one entry in `credentials`' })
   }
 }
+
+/** `[ingress]`: a section for each way in. */
+export const ingressConfig = z.strictObject({
+  socks: socksConfig.prefault({}).describe('The SOCKS5 proxy of a client.'),
+  http: httpConfig.prefault({}).describe('The HTTP proxy of a client.'),
+})
+export type IngressConfig = z.output<typeof ingressConfig>

@@ -1,4 +1,4 @@
-export { type HttpConfig, httpConfig, type SocksConfig, socksConfig } from './config.ts'
+export { type HttpConfig, httpConfig, type IngressConfig, ingressConfig, type SocksConfig, socksConfig } from './config.ts'
 export { parseAbsoluteForm, parseAuthorityForm, parseBasic, requestFraming, withoutHopByHop } from './http-codec.ts'
 export * from './http-proxy.ts'
 export { type IsolationOrigin, isolationKey } from './isolation.ts'

@@ -347,12 +347,12 @@ async function startClient(
   const client = new Client({ config: config.client, pool, logger: logger.child('client') })
   stops.push(() => client.stop())
   const parts = { client, logger: logger.child('ingress') }
-  const socks = modules.has('ingress') && config.socks.listen.length > 0 ? new SocksServer(config.socks, parts) : null
+  const socks = modules.has('ingress') && config.ingress.socks.listen.length > 0 ? new SocksServer(config.ingress.socks, parts) : null
   if (socks) {
     await socks.start()
     stops.push(() => socks.stop())
   }
-  const http = modules.has('ingress') && config.http.listen.length > 0 ? new HttpProxy(config.http, parts) : null
+  const http = modules.has('ingress') && config.ingress.http.listen.length > 0 ? new HttpProxy(config.ingress.http, parts) : null
   if (http) {
     await http.start()
     stops.push(() => http.stop())

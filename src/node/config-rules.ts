@@ -58,7 +58,7 @@ const rules: readonly Rule[] = [
       ? null
       : { key: ['node', 'advertise'], message: `node.advertise holds ${quote(wildcard)}; others need an address of this machine` }
   },
-  ...(['client', 'path', 'socks', 'http', 'nat', 'relay', 'relaying', 'exit'] as const).map<Rule>((section) => (config, isSet) => {
+  ...(['client', 'path', 'ingress', 'nat', 'relay', 'relaying', 'exit'] as const).map<Rule>((section) => (config, isSet) => {
     const roles = rolesOfSection(section)
     if (roles === null || !isSet([section]) || roles.some((role) => config.node.roles.includes(role))) return null
     const wanted = roles.map(quote).join(', ')
@@ -76,7 +76,8 @@ const rules: readonly Rule[] = [
     const client = config.node.roles.includes('client')
     const places: [string, readonly PropertyKey[], string][] = []
     for (const section of client ? (['socks', 'http'] as const) : []) {
-      for (const [i, text] of config[section].listen.entries()) places.push([text, [section, 'listen', i], `${section}.listen`])
+      for (const [i, text] of config.ingress[section].listen.entries())
+        places.push([text, ['ingress', section, 'listen', i], `ingress.${section}.listen`])
     }
     if (config.control.enabled) places.push([config.control.listen, ['control', 'listen'], 'control.listen'])
     for (const [address, key, name] of places) {

@@ -6,7 +6,7 @@ import { clientConfig } from '../client/index.ts'
 import type { NetworkRules } from '../directory/index.ts'
 import { discoveryConfig } from '../discovery/index.ts'
 import { exitConfig } from '../egress/index.ts'
-import { httpConfig, socksConfig } from '../ingress/index.ts'
+import { ingressConfig } from '../ingress/index.ts'
 import { linkConfig } from '../link/index.ts'
 import { natConfig, relayServerConfig } from '../nat/index.ts'
 import { pathConfig } from '../path/index.ts'
@@ -25,8 +25,7 @@ export const configSchema = z.strictObject({
   node: nodeSection.prefault({}).describe('What this node is.'),
   link: linkConfig.prefault({}).describe('Connections to other nodes.'),
   client: clientConfig.prefault({}).describe('Streams of this client.'),
-  socks: socksConfig.prefault({}).describe('The SOCKS5 proxy of a client.'),
-  http: httpConfig.prefault({}).describe('The HTTP proxy of a client.'),
+  ingress: ingressConfig.prefault({}).describe('Where the traffic of this machine comes in.'),
   path: pathConfig.prefault({}).describe('Which relays the circuits of a client go through.'),
   discovery: discoveryConfig.prefault({}).describe('How this node looks for others and keeps its view.'),
   nat: natConfig.prefault({}).describe('How a node that others connect to is reached: behind a home router too.'),

@@ -56,8 +56,7 @@ export const roleProfiles: { readonly [R in Role]: RoleProfile } = {
 const sectionModules: { readonly [S in keyof ConfigSections]?: readonly Module[] } = {
   client: ['client'],
   path: ['client'],
-  socks: ['ingress'],
-  http: ['ingress'],
+  ingress: ['ingress'],
   nat: ['listening'],
   relay: ['nat-relay'],
   relaying: ['relaying'],

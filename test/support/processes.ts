@@ -395,7 +395,15 @@ export function writeClientConfig(testnet: Pick<Testnet, 'dir'>, dir: string, mo
   mkdirSync(dir, { recursive: true, mode: 0o700 })
   const file = join(dir, 'shallot.toml')
   const lines = ['[node]', 'roles = ["client"]', `network = ${JSON.stringify(join(testnet.dir, 'network.toml'))}`]
-  lines.push('[socks]', 'listen = ["127.0.0.1:0"]', '[http]', 'listen = ["127.0.0.1:0"]', '[control]', 'listen = "127.0.0.1:0"', ...more)
+  lines.push(
+    '[ingress.socks]',
+    'listen = ["127.0.0.1:0"]',
+    '[ingress.http]',
+    'listen = ["127.0.0.1:0"]',
+    '[control]',
+    'listen = "127.0.0.1:0"',
+    ...more,
+  )
   writeFileSync(file, `${lines.join('\n')}\n`)
   return file
 }

@@ -35,7 +35,7 @@ export async function fetchUrl(text: string, options: FetchOptions): Promise<num
     throw usage('--json needs -o FILE: standard output cannot hold both the body and the facts')
   const proxy = (await (await findNode(options)).status()).socks
   if (proxy === null)
-    throw new ShallotError('no-proxy', 'this node has no SOCKS5 proxy: it needs the role client and an address in socks.listen', {
+    throw new ShallotError('no-proxy', 'this node has no SOCKS5 proxy: it needs the role client and an address in ingress.socks.listen', {
       kind: 'config',
       retry: 'never',
     })

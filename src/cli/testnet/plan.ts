@@ -92,8 +92,7 @@ export async function planTestnet(dir: string, size: TestnetSize, ports: ClientP
   }
   const config = {
     node: { roles: ['client'], network: `../${NETWORK_FILE}` },
-    socks: { listen: [ports.socks] },
-    http: { listen: [ports.http] },
+    ingress: { socks: { listen: [ports.socks] }, http: { listen: [ports.http] } },
     control: { listen: ports.control },
   }
   planned.push({ ...(await writeNode(dir, 'client', ['client'], config)), address: null, id: null })

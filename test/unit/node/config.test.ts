@@ -63,8 +63,8 @@ describe('a configuration', () => {
     ['a family member that is no id', serving(`family = ["bob"]\n${listen}`), /:3: node\.family\[0\] is "bob": not a node id/],
     [
       'proxies without a client',
-      serving(`${listen}[socks]\nlisten = ["127.0.0.1:1"]`),
-      /:5: \[socks\] is set, but it only matters to the role "client"/,
+      serving(`${listen}[ingress.socks]\nlisten = ["127.0.0.1:1"]`),
+      /:5: \[ingress\] is set, but it only matters to the role "client"/,
     ],
     ['an exit policy without an exit', '[exit]\nmax_streams = 5', /:1: \[exit\] is set, but it only matters to the role "exit"/],
     [
@@ -72,13 +72,17 @@ describe('a configuration', () => {
       '[relaying]\nmax_circuits = 5',
       /:1: \[relaying\] is set, but it only matters to the roles "guard", "middle", "exit"/,
     ],
-    ['proxies open to the world without credentials', '[socks]\nlisten = ["0.0.0.0:9250"]', /:2: socks\.listen\[0\] .*credentials/],
+    [
+      'proxies open to the world without credentials',
+      '[ingress.socks]\nlisten = ["0.0.0.0:9250"]',
+      /:2: ingress\.socks\.listen\[0\] .*credentials/,
+    ],
     ['control open to the world', '[control]\nlisten = "0.0.0.0:1"', /:2: control\.listen is "0\.0\.0\.0:1"; only this machine/],
     ['control nowhere', '[control]\nlisten = "here"', /:2: control\.listen is "here": neither unix:PATH nor ADDRESS:PORT/],
     [
       'two listeners in one place',
-      '[socks]\nlisten = ["127.0.0.1:7"]\n[http]\nlisten = ["127.0.0.1:7"]',
-      /:4: http\.listen and socks\.listen are both "127\.0\.0\.1:7"/,
+      '[ingress.socks]\nlisten = ["127.0.0.1:7"]\n[ingress.http]\nlisten = ["127.0.0.1:7"]',
+      /:4: ingress\.http\.listen and ingress\.socks\.listen are both "127\.0\.0\.1:7"/,
     ],
     [
       'an exit wanted and excluded',
