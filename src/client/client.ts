@@ -4,7 +4,7 @@ import type { CircuitPool, PooledCircuit } from './circuit-pool.ts'
 import type { CircuitStream } from './circuit-stream.ts'
 import type { ClientConfig } from './config.ts'
 import type { OwnCircuit } from './own-circuit.ts'
-import type { ClientService, DatagramAssociation, StreamOptions } from './service.ts'
+import type { ClientService, DatagramAssociation, PacketLease, StreamOptions } from './service.ts'
 import { StreamError } from './stream-error.ts'
 
 export interface ClientModules {
@@ -48,6 +48,14 @@ export class Client implements ClientService {
     return this.#attempt({ purpose: 'datagrams', port: null, family: null }, options, async (circuit) =>
       circuit.openDatagrams(receive, closed),
     )
+  }
+
+  async connectResolver(_options: StreamOptions): Promise<{ stream: CircuitStream }> {
+    throw new StreamError('not-exit')
+  }
+
+  async openPackets(_options: StreamOptions): Promise<PacketLease> {
+    throw new StreamError('not-exit')
   }
 
   stop(): void {

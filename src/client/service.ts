@@ -1,5 +1,7 @@
 import type { Duplex } from 'node:stream'
+import type { IpAddress } from '../base/index.ts'
 import type { ResolveAnswer, Target } from '../onion/index.ts'
+import type { PacketPort } from '../packet/index.ts'
 
 /** A stream as ingress has it. */
 export interface ClientStream extends Duplex {
@@ -23,6 +25,22 @@ export interface ClientService {
     receive: (from: Target, bytes: Uint8Array) => void,
     closed: () => void,
   ): Promise<DatagramAssociation>
+  /**
+   * A byte stream to the exit's own resolver: DNS messages both ways, each after its length in two bytes (RFC 1035 §4.2.2). Questions may
+   * follow each other without waiting, answers come in any order (RFC 7766), and the exit closes what idles. @throws StreamError
+   */
+  connectResolver(options: StreamOptions): Promise<{ stream: ClientStream }>
+  /** Raw IP packets on a circuit of their own, at an exit that serves them. @throws StreamError */
+  openPackets(options: StreamOptions): Promise<PacketLease>
+}
+
+/** Addresses at an exit that raw IP packets come from and go to, for as long as the port is open. */
+export interface PacketLease {
+  /** Source of what is sent, destination of what comes; null where the exit does not serve the family. What has another source is dropped. */
+  readonly address4: IpAddress | null
+  readonly address6: IpAddress | null
+  /** Medium IP. Best effort, as IP is: what waits too long is dropped before encryption. Ends when its circuit does; close it to give the lease back. */
+  readonly port: PacketPort
 }
 
 export interface StreamOptions {

@@ -12,7 +12,7 @@ import {
 } from '../base/index.ts'
 import type { PolicySummary } from '../directory/index.ts'
 import type { EndReason, ResolveAnswer, Target } from '../onion/index.ts'
-import { type DatagramPort, type ExitCircuit, ExitRefusal, type ExitService, endReasonOf } from '../relaying/index.ts'
+import { type DatagramPort, type ExitCircuit, type ExitPacketLease, ExitRefusal, type ExitService, endReasonOf } from '../relaying/index.ts'
 import type { ExitBackend, ExitSocket } from './backend.ts'
 import type { ExitConfig } from './config.ts'
 import { dialFirst, dialOrder } from './dial.ts'
@@ -223,6 +223,14 @@ class Circuit implements ExitCircuit {
     this.#associations.add(association)
     this.#exit.associations++
     return association
+  }
+
+  connectResolver(): Duplex {
+    throw this.#exit.count(new ExitRefusal('not-exit', 'not served'))
+  }
+
+  async openPackets(): Promise<ExitPacketLease> {
+    throw this.#exit.count(new ExitRefusal('not-exit', 'not served'))
   }
 
   close(): void {

@@ -22,6 +22,11 @@ export class TomlLines {
           table = name
         }
         this.#lines.set(table, index + 1)
+        // `[a.b]` stands for `a` too, where nothing stood for it before.
+        for (let outer = table; outer.includes('.'); ) {
+          outer = outer.slice(0, outer.lastIndexOf('.'))
+          if (!this.#lines.has(outer)) this.#lines.set(outer, index + 1)
+        }
         continue
       }
       const assignment = /^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=\s*(.*)$/.exec(line)

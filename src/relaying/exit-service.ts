@@ -1,5 +1,7 @@
 import type { Duplex } from 'node:stream'
+import type { IpAddress } from '../base/index.ts'
 import type { ResolveAnswer, Target } from '../onion/index.ts'
+import type { PacketPort } from '../packet/index.ts'
 
 /**
  * What the relay engine wants of an exit. `egress` implements it: policy first, then resolution, policy again, then a backend.
@@ -20,8 +22,19 @@ export interface ExitCircuit {
   resolve(name: string, signal: AbortSignal): Promise<readonly ResolveAnswer[]>
   /** Opens a UDP association. @throws ExitRefusal */
   openDatagrams(receive: (from: Target, bytes: Uint8Array) => void): DatagramPort
+  /** A stream of DNS messages, each after its length in two bytes (RFC 7766), answered by the exit's resolver. @throws ExitRefusal */
+  connectResolver(): Duplex
+  /** Leases addresses for raw IP packets. @param mtu the largest packet a cell carries @throws ExitRefusal */
+  openPackets(mtu: number, signal: AbortSignal): Promise<ExitPacketLease>
   /** Ends everything of this circuit. */
   close(): void
+}
+
+/** What an exit gives for raw packets: addresses, and a port whose packets are the client's. Closing the port gives the lease back. */
+export interface ExitPacketLease {
+  readonly address4: IpAddress | null
+  readonly address6: IpAddress | null
+  readonly port: PacketPort
 }
 
 export interface DatagramPort {

@@ -5,6 +5,7 @@ import { importsOf, repositoryFiles } from '../support/repository.ts'
 const ranks: Readonly<Record<string, number>> = {
   base: 0,
   crypto: 1,
+  dns: 1,
   packet: 1,
   onion: 2,
   netstack: 2,
@@ -18,6 +19,7 @@ const ranks: Readonly<Record<string, number>> = {
   nat: 6,
   client: 7,
   relaying: 7,
+  vpn: 8,
   ingress: 8,
   egress: 8,
   node: 9,

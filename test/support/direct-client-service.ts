@@ -5,6 +5,7 @@ import { isIpText } from '../../src/base/index.ts'
 import {
   type ClientService,
   type DatagramAssociation,
+  type PacketLease,
   StreamError,
   type StreamErrorReason,
   type StreamOptions,
@@ -63,6 +64,21 @@ export class DirectClientService implements ClientService {
     const found = isIpText(name) ? this.pointers.get(name) : this.names.get(name)
     if (!found) throw new StreamError('resolve-failed')
     return [{ type: isIpText(name) ? 'name' : 'address', value: found, ttlSeconds: 60 }]
+  }
+
+  /** Where `connectResolver` connects to on 127.0.0.1, by TCP; null: the exit has no resolver. */
+  resolverPort: number | null = null
+  /** What `openPackets` gives; null: the exit serves no packets. */
+  packets: (() => PacketLease) | null = null
+
+  async connectResolver(options: StreamOptions): Promise<{ stream: Duplex }> {
+    if (this.resolverPort === null) throw new StreamError('not-exit')
+    return this.connect({ host: '127.0.0.1', port: this.resolverPort }, options)
+  }
+
+  async openPackets(): Promise<PacketLease> {
+    if (this.packets === null) throw new StreamError('not-exit')
+    return this.packets()
   }
 
   async openDatagrams(

@@ -6,7 +6,7 @@ import { type CryptoSuite, chooseSuite } from '../../src/crypto/index.ts'
 import { parseRules, signDescriptor, testnetRules, View, WORK_NONCE_BYTES, workPeriod } from '../../src/directory/index.ts'
 import { BatchPool, ByteMeter, type CellChannel, type ChannelDialer, memoryChannelPair } from '../../src/link/index.ts'
 import { createClientCircuit, OnionKeyring } from '../../src/onion/index.ts'
-import { type ExitService, RelayEngine, type RelayingConfig, relayingConfig } from '../../src/relaying/index.ts'
+import { ExitRefusal, type ExitService, RelayEngine, type RelayingConfig, relayingConfig } from '../../src/relaying/index.ts'
 
 export const suite: CryptoSuite = chooseSuite('auto').suite
 
@@ -151,6 +151,12 @@ export const loopbackExit: ExitService = {
       send: (to, bytes) => receive(to, bytes.slice()),
       close: () => {},
     }),
+    connectResolver: () => {
+      throw new ExitRefusal('not-exit', 'this exit has no resolver')
+    },
+    openPackets: async () => {
+      throw new ExitRefusal('not-exit', 'this exit serves no packets')
+    },
     close: () => {},
   }),
 }
