@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { isIpText, messageOf, parseHostPort, parseIp } from '../base/index.ts'
+import { isIpText, messageOf, parseHostPort, parseIp, parseNetwork } from '../base/index.ts'
 import { parsePolicy } from './policy.ts'
 
 const policyLines = z.array(z.string()).superRefine((lines, context) => {
@@ -27,6 +27,21 @@ const outbound = (family: 4 | 6) =>
     context.addIssue({ code: 'custom', message: `must be an IPv${family} address of this machine, or "" to let the system choose` })
   })
 
+/** Longest prefixes of a lease network: room for 250 leases and more. */
+const LEASE_NETWORK_BITS = { 4: 24, 6: 112 } as const
+
+const leaseNetwork = (family: 4 | 6) =>
+  z.string().superRefine((text, context) => {
+    const most = LEASE_NETWORK_BITS[family]
+    try {
+      const { address, bits } = parseNetwork(text)
+      if (address.family === family && bits >= 8 && bits <= most) return
+    } catch {
+      // Said below.
+    }
+    context.addIssue({ code: 'custom', message: `must be an IPv${family} network of /8 to /${most}` })
+  })
+
 const count = z.int().min(0)
 const timeMs = z.int().min(1)
 
@@ -48,8 +63,8 @@ export const exitConfig = z.strictObject({
 
   maxStreams: z.int().min(1).default(16_384).describe('Streams open at once.'),
   maxStreamsPerCircuit: z.int().min(1).default(512).describe('Streams open at once on one circuit.'),
-  maxAssociations: count.default(2048).describe('UDP associations open at once.'),
-  maxAssociationsPerCircuit: count.default(8).describe('UDP associations open at once on one circuit.'),
+  maxAssociations: count.default(8192).describe('UDP associations open at once.'),
+  maxAssociationsPerCircuit: count.default(128).describe('UDP associations open at once on one circuit.'),
   connectsPerSecond: count.default(1000).describe('New streams a second on one circuit, lasting; 0 is no limit.'),
   connectBurst: z.int().min(1).default(5000).describe('New streams at once on one circuit before `connects_per_second` counts.'),
   rateBytesPerSecond: count.default(0).describe('Bytes a second of all circuits, each way counted; 0 is no limit.'),
@@ -62,6 +77,29 @@ export const exitConfig = z.strictObject({
   streamIdleTimeoutMs: timeMs.default(7_440_000).describe('How long a stream may stand still (RFC 5382: not under 2 h 4 min).'),
   udpIdleTimeoutMs: timeMs.default(300_000).describe('How long a UDP peer and an idle UDP socket are kept (RFC 4787: 5 min).'),
   maxUdpPeers: z.int().min(1).default(256).describe('Peers of one UDP association that may answer; the oldest is forgotten.'),
+
+  packets: z
+    .enum(['netstack', 'tun', 'off'])
+    .default('netstack')
+    .describe(
+      'How raw IP packets of clients leave (ping, traceroute, other protocols). "netstack": ended here in userspace and turned into sockets, ' +
+        'without privileges. "tun": a TUN device with NAT, which needs CAP_NET_ADMIN. "off": not served.',
+    ),
+  packetNetworkIpv4: leaseNetwork(4)
+    .default('100.89.0.0/16')
+    .describe(
+      'Addresses that raw packets of clients have on this machine; never seen beyond it. Its first address is the gateway that a traceroute shows. ' +
+        'With "tun" no other network of this machine may overlap it.',
+    ),
+  packetNetworkIpv6: leaseNetwork(6).default('fd73:6861:6c6c:6f74::/64').describe('The same for IPv6.'),
+  maxPacketLeases: count.default(1024).describe('Circuits with raw packets at once.'),
+  maxPacketLeasesPerCircuit: count.default(2).describe('Leases of addresses for raw packets on one circuit.'),
+  packetIdleTimeoutMs: timeMs.default(600_000).describe('How long a lease may be silent that has no connection and no UDP socket.'),
+  packetBufferBytes: z
+    .int()
+    .min(8 << 20)
+    .default(256 << 20)
+    .describe('Memory of the TCP connections that "netstack" ends, in all; beyond it the leases that hold most lose theirs.'),
 
   resolveTimeoutMs: timeMs.default(10_000).describe('How long one name may take.'),
   maxResolvesPerCircuit: z.int().min(1).default(64).describe('Names asked for at once on one circuit.'),

@@ -120,6 +120,15 @@ export class ExitPolicy {
     return inner ? this.#firstRule(inner, port) : verdict
   }
 
+  /** For what has no port, such as an echo: whether an address may be reached at all. Allowed where some line lets some port of it out. */
+  checkAnyPort(ip: IpAddress): PolicyVerdict {
+    if (!this.#facts.families.includes(ip.family)) return { allowed: false, rule: `IPv${ip.family} is not served` }
+    const place = this.checkAddress(ip)
+    if (!place.allowed) return place
+    const inner = embeddedIpv4(ip)
+    return [ip, ...(inner ? [inner] : [])].map((address) => this.#firstPort(address)).find((verdict) => !verdict.allowed) ?? place
+  }
+
   /** The rules that no line can lift: whether the address is of the public internet (or allowed by the network's rules), not ours, not a relay's. */
   checkAddress(ip: IpAddress): PolicyVerdict {
     const inner = embeddedIpv4(ip)
@@ -139,6 +148,15 @@ export class ExitPolicy {
     const refused = refusedNetworks.find((network) => networkContains(network, ip))
     if (refused) return { allowed: false, rule: `special-purpose network ${formatNetwork(refused)}` }
     return { allowed: true, rule: 'a public address' }
+  }
+
+  #firstPort(ip: IpAddress): PolicyVerdict {
+    for (const rule of this.#rules) {
+      if (!rule.families.includes(ip.family) || (rule.network !== null && !networkContains(rule.network, ip))) continue
+      const isWhole = rule.ports.some((range) => range.from === 1 && range.to === 65_535)
+      if (rule.accept || isWhole) return { allowed: rule.accept, rule: rule.text }
+    }
+    return { allowed: false, rule: 'no line accepts it' }
   }
 
   #firstRule(ip: IpAddress, port: number): PolicyVerdict {
