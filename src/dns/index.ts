@@ -1,1 +1,9 @@
-export {}
+export * from './build.ts'
+export * from './cache.ts'
+export * from './framing.ts'
+export * from './message.ts'
+export { encodeName, isUnder, lowerName, nameText, readLabels } from './name.ts'
+export * from './numbers.ts'
+export * from './rewrite.ts'
+export * from './screen.ts'
+export * from './special-names.ts'
