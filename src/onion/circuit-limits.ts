@@ -1,9 +1,11 @@
 /** What one circuit may cost, at either end. `createClientCircuit` and `createRelayCircuit` take others. */
 export const circuitLimits = {
-  /** Stream ids in use at once: byte streams, questions and datagram associations. */
+  /** Stream ids in use at once: byte streams, questions, datagram associations and packet leases. */
   streams: 256,
   /** Of these, datagram associations (each may hold an unfinished datagram). */
   datagramStreams: 64,
+  /** Of these, packet leases (each holds addresses of the exit's). */
+  packetStreams: 4,
   /** Relay: ids it has refused and whose END from the client is still outstanding. More closes the circuit. */
   refusedStreams: 256,
   /** Bytes of one stream that `offer` keeps; above half of it the answer is "wait". */
@@ -16,7 +18,7 @@ export const circuitLimits = {
   extendTimeoutMs: 15_000,
   /** Relay: from EXTEND to the next relay's CREATED. */
   nextHopTimeoutMs: 10_000,
-  /** Client: from BEGIN to CONNECTED. 30 s beyond what an exit gives a connection. */
+  /** Client: from BEGIN or DNS to CONNECTED, and from PACKET_OPEN to PACKET_OPENED. 30 s beyond what an exit gives a connection. */
   connectTimeoutMs: 60_000,
   /** Client: from RESOLVE to RESOLVED. */
   resolveTimeoutMs: 30_000,

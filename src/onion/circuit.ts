@@ -1,4 +1,6 @@
+import type { PacketBatch } from '../packet/index.ts'
 import type { CellBatch } from './cell.ts'
+import type { PacketGrant, PacketTerms } from './packets.ts'
 
 /**
  * The circuit machines' vocabulary: what goes in and what comes out. Both machines are pure: no clock, no socket, no await.
@@ -72,24 +74,37 @@ export type CircuitOutput =
   | { readonly type: 'connected'; readonly stream: number; readonly address: string | null }
   | { readonly type: 'resolved'; readonly stream: number; readonly answers: readonly ResolveAnswer[]; readonly error: EndReason | null }
   | { readonly type: 'rtt'; readonly hop: number; readonly rttMs: number }
+  | { readonly type: 'packets-opened'; readonly stream: number; readonly grant: PacketGrant }
   // --- relay
   | { readonly type: 'extend'; readonly target: Uint8Array } // open a channel to this identity, then handleNextOpen or handleNextFailed
   | { readonly type: 'begin'; readonly stream: number; readonly target: Target } // then accept or end
   | { readonly type: 'resolve'; readonly stream: number; readonly name: string } // a name, or an address in text for a pointer; then answer
+  | { readonly type: 'dns-open'; readonly stream: number } // a byte stream to the own resolver: then accept or end
   | { readonly type: 'datagrams-open'; readonly stream: number }
+  | { readonly type: 'packets-open'; readonly stream: number; readonly terms: PacketTerms } // then acceptPackets or closePackets
   // --- both
   // owned by the driver; give credit back by `consume`. `memory`, where given, is the batch whose only view `bytes` is: for `BatchMemory.recycle`
   | { readonly type: 'data'; readonly stream: number; readonly bytes: Uint8Array; readonly memory: CellBatch | null }
-  | { readonly type: 'writable'; readonly stream: number } // `offer` takes more
+  | { readonly type: 'writable'; readonly stream: number } // `offer` or `sendPackets` takes more
   | { readonly type: 'end'; readonly stream: number; readonly reason: EndReason } // the other side ended: 'done' its direction, else all
   | { readonly type: 'datagram'; readonly stream: number; readonly peer: Target; readonly bytes: Uint8Array }
   | { readonly type: 'datagrams-closed'; readonly stream: number }
+  // packets of one lease that came together. Lent: the batch is the machine's again with the next call of `pollOutput`
+  | { readonly type: 'packets'; readonly stream: number; readonly batch: PacketBatch }
+  | { readonly type: 'packets-closed'; readonly stream: number; readonly reason: EndReason } // 'done': in order
   | { readonly type: 'closed'; readonly reason: CloseReason; readonly origin: 'local' | 'remote'; readonly hop: number | null }
 
 /** How a channel ended. 'fin': in order; 'reset': by the other side or a failure; 'violation': it broke the cell framing. */
 export type ChannelEnd = 'fin' | 'reset' | 'violation'
 
-/** What both machines share: streams and datagrams between the client and one hop. */
+/** What a machine counts. */
+export interface CircuitCounts {
+  readonly datagramsDropped: number
+  readonly packetsDropped: number
+  readonly openStreams: number
+}
+
+/** What both machines share: streams, datagrams and packets between the client and one hop. */
 export interface CircuitMachine {
   /** Drains what happened. Call until null after every other call. */
   pollOutput(): CircuitOutput | null
@@ -97,8 +112,8 @@ export interface CircuitMachine {
   pollTimeout(): number | null
   handleTimeout(now: number): void
   /**
-   * Cells that this endpoint originates, encrypted, at most `most` of them: control messages first, then datagrams, then the
-   * streams' data in turn. Null when there is nothing to send. Whoever calls it must send the batch at once: cells are encrypted in wire order.
+   * Cells that this endpoint originates, encrypted, at most `most` of them: control messages first, then datagrams and packets, then
+   * the streams' data in turn. Null when there is nothing to send. Whoever calls it must send the batch at once: cells are encrypted in wire order.
    * A relay's go to the client's side.
    */
   pollCells(most: number, now: number): CellBatch | null
@@ -115,8 +130,18 @@ export interface CircuitMachine {
   sendDatagram(stream: number, peer: Target, bytes: Uint8Array, now: number): boolean
   /** Closes a datagram association. */
   closeDatagrams(stream: number): void
+  /**
+   * Queues packets `from` to `to` - 1 of a batch (borrowed), as far as there is room. Those that no cell of the lease may carry, and all of a
+   * lease that is closed, are taken and dropped; what waits too long is dropped later.
+   * @returns how many were taken. When fewer than were given, or when `hasPacketRoom` is false then, 'writable' follows.
+   */
+  sendPackets(stream: number, batch: PacketBatch, from: number, to: number, now: number): number
+  /** False while the queue is half full or more: who can wait for 'writable' loses nothing. */
+  hasPacketRoom(stream: number): boolean
+  /** Gives a packet lease back ('done'), or refuses it; 'packets-closed' does not follow. */
+  closePackets(stream: number, reason: EndReason): void
   /** Counters for `status` and tests. */
-  readonly counts: { readonly datagramsDropped: number; readonly openStreams: number }
+  readonly counts: CircuitCounts
 }
 
 export interface ClientCircuitMachine extends CircuitMachine {
@@ -129,8 +154,12 @@ export interface ClientCircuitMachine extends CircuitMachine {
   open(target: Target, now: number, hop?: number): number
   /** Asks the last hop to resolve. Answered by 'resolved'. @throws ShallotError 'resource-limit' */
   resolve(name: string, now: number): number
+  /** Opens a byte stream to the last hop's own resolver; otherwise as `open`. @throws ShallotError 'resource-limit' */
+  openResolver(now: number): number
   /** Opens a datagram association at the last hop. @throws ShallotError 'resource-limit' */
   openDatagrams(now: number): number
+  /** Asks the last hop for addresses for raw packets. Answered by 'packets-opened' or 'packets-closed'. @throws ShallotError 'resource-limit' */
+  openPackets(terms: PacketTerms, now: number): number
   /** Measures the round trip to a hop (default the last). Answered by 'rtt'. */
   ping(now: number, hop?: number): void
   /** How many cells the hop has sent: what tells a relay that is there from one that is silent. */
@@ -151,8 +180,10 @@ export interface RelayCircuitMachine extends CircuitMachine {
   handleNextOpen(now: number): void
   handleNextFailed(reason: CloseReason, now: number): void
   handleChannelEnd(side: 'client' | 'next', how: ChannelEnd, now: number): void
-  /** Answers 'begin': the stream is connected. */
-  accept(stream: number, address: string): void
+  /** Answers 'begin' and 'dns-open': the stream is connected. @param address null where there is none to tell */
+  accept(stream: number, address: string | null): void
+  /** Answers 'packets-open'. @param grant of no family that was not asked for, and with no larger MTU */
+  acceptPackets(stream: number, grant: PacketGrant): void
   /** Answers 'resolve'. */
   answer(stream: number, answers: readonly ResolveAnswer[] | EndReason): void
   /** Says CLOSED towards the client (with this relay as the origin) and ends. */

@@ -1,8 +1,18 @@
 import { assert, MalformedError, ShallotError } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
+import type { PacketBatch } from '../packet/index.ts'
 import { type BatchMemory, type CellBatch, newBatch, subBatch } from './cell.ts'
 import { CellPacker } from './cell-packer.ts'
-import type { ChannelEnd, CircuitOutput, ClientCircuitMachine, CloseReason, EndReason, HopTarget, Target } from './circuit.ts'
+import type {
+  ChannelEnd,
+  CircuitCounts,
+  CircuitOutput,
+  ClientCircuitMachine,
+  CloseReason,
+  EndReason,
+  HopTarget,
+  Target,
+} from './circuit.ts'
 import { type CircuitLimits, circuitLimits } from './circuit-limits.ts'
 import { type CircuitMessageHandler, Endpoint } from './endpoint.ts'
 import { acceptsExtensions, encodeExtensions } from './extensions.ts'
@@ -10,6 +20,7 @@ import { beginHandshake, dropHandshake, finishHandshake, type HandshakeState, wi
 import { ClientLayers, MAX_HOPS, NOT_RECOGNISED } from './layers.ts'
 import { Command, decodeClosed, encodeClosed, isHost, isSayableTarget, PlainKind, putPlainCell, readPlainCell } from './messages.ts'
 import { OutputQueue } from './outputs.ts'
+import { LEAST_PACKET_MTU, MOST_PACKET_BYTES, type PacketTerms } from './packets.ts'
 
 export interface ClientCircuitOptions {
   readonly suite: CryptoSuite
@@ -78,8 +89,9 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
     return this.#endpoint.queuedBytes
   }
 
-  get counts(): { datagramsDropped: number; openStreams: number } {
-    return { datagramsDropped: this.#endpoint.datagramsDropped, openStreams: this.#endpoint.openStreams }
+  get counts(): CircuitCounts {
+    const { datagramsDropped, packetsDropped, openStreams } = this.#endpoint
+    return { datagramsDropped, packetsDropped, openStreams }
   }
 
   get rttMs(): number | null {
@@ -144,6 +156,17 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
     return this.#endpoint.resolve(this.hops - 1, name, now)
   }
 
+  openResolver(now: number): number {
+    this.#checkHop(this.hops - 1)
+    return this.#endpoint.openResolver(this.hops - 1, now)
+  }
+
+  openPackets(terms: PacketTerms, now: number): number {
+    this.#checkHop(this.hops - 1)
+    assert(terms.families.length > 0 && terms.mtu >= LEAST_PACKET_MTU && terms.mtu <= MOST_PACKET_BYTES, 'packets have a family and an MTU')
+    return this.#endpoint.openPackets(this.hops - 1, terms, now)
+  }
+
   openDatagrams(_now: number): number {
     this.#checkHop(this.hops - 1)
     return this.#endpoint.openDatagrams(this.hops - 1)
@@ -171,6 +194,18 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
 
   closeDatagrams(stream: number): void {
     this.#endpoint.closeDatagrams(stream)
+  }
+
+  sendPackets(stream: number, batch: PacketBatch, from: number, to: number, now: number): number {
+    return this.#endpoint.sendPackets(stream, batch, from, to, now)
+  }
+
+  hasPacketRoom(stream: number): boolean {
+    return this.#endpoint.hasPacketRoom(stream)
+  }
+
+  closePackets(stream: number, reason: EndReason): void {
+    this.#endpoint.closePackets(stream, reason)
   }
 
   close(reason: CloseReason, _now: number): void {

@@ -1,7 +1,8 @@
-import { ShallotError } from '../base/index.ts'
+import { assert, MalformedError, ShallotError } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
+import type { PacketBatch } from '../packet/index.ts'
 import { type BatchMemory, CELL_BYTES, type CellBatch } from './cell.ts'
-import type { CloseReason, EndReason, ResolveAnswer, Target } from './circuit.ts'
+import type { CircuitOutput, CloseReason, EndReason, ResolveAnswer, Target } from './circuit.ts'
 import type { CircuitLimits } from './circuit-limits.ts'
 import { Reassembler } from './datagrams.ts'
 import {
@@ -25,6 +26,17 @@ import {
 } from './messages.ts'
 import { Outbox, type OutboxHandler } from './outbox.ts'
 import type { OutputQueue } from './outputs.ts'
+import {
+  copyBytes,
+  decodePacketOpen,
+  decodePacketOpened,
+  encodePacketOpen,
+  encodePacketOpened,
+  LEAST_PACKET_BYTES,
+  type PacketGrant,
+  type PacketTerms,
+  takeArrivalBatch,
+} from './packets.ts'
 import { RoundTrips } from './round-trips.ts'
 import { ReceiveWindow, type StreamKind, StreamState, type WindowBudget, windowLimits } from './streams.ts'
 
@@ -65,6 +77,7 @@ export class Endpoint implements OutboxHandler {
   readonly #budget: WindowBudget = { free: windowLimits.circuitBytes }
   #refused = 0
   #associations = 0
+  #leases = 0
   #lastId = 0
   /** Hops that streams were ever opened at, a bit each: late WINDOW and END may come from these. */
   #hopsUsed = 0
@@ -72,7 +85,7 @@ export class Endpoint implements OutboxHandler {
   #owedPongs = 0
   readonly #outbox: Outbox
 
-  /** Client: streams that wait for CONNECTED, and questions; each in the order of their deadlines. */
+  /** Client: streams and leases that wait for CONNECTED or PACKET_OPENED, and questions; each in the order of their deadlines. */
   readonly #connecting = new Set<StreamState>()
   readonly #asking = new Set<StreamState>()
 
@@ -83,6 +96,10 @@ export class Endpoint implements OutboxHandler {
   #view: { memory: CellBatch | null } | null = null
   #runFrom = 0
   #runTo = 0
+  /** Leases that packets came for with the batch at hand. */
+  readonly #arrived: StreamState[] = []
+  /** Leases that are owed 'writable'. */
+  readonly #waitingLeases = new Set<StreamState>()
 
   constructor(options: EndpointOptions) {
     this.#o = options
@@ -108,6 +125,10 @@ export class Endpoint implements OutboxHandler {
     return this.#outbox.datagramsDropped
   }
 
+  get packetsDropped(): number {
+    return this.#outbox.packetsDropped
+  }
+
   get timeout(): number | null {
     const connect = this.#connecting.size > 0 ? first(this.#connecting)!.deadline : Number.POSITIVE_INFINITY
     const ask = this.#asking.size > 0 ? first(this.#asking)!.deadline : Number.POSITIVE_INFINITY
@@ -118,7 +139,8 @@ export class Endpoint implements OutboxHandler {
   handleTimeout(now: number): void {
     for (const stream of this.#connecting) {
       if (stream.deadline > now) break
-      this.#o.outputs.push({ type: 'end', stream: stream.id, reason: 'timeout' })
+      const type = stream.kind === 'packets' ? 'packets-closed' : 'end'
+      this.#o.outputs.push({ type, stream: stream.id, reason: 'timeout' })
       this.end(stream.id, 'timeout')
     }
     for (const stream of this.#asking) {
@@ -131,11 +153,25 @@ export class Endpoint implements OutboxHandler {
   // --- what the driver asks for
 
   open(hop: number, target: Target, now: number): number {
-    const stream = this.#create(hop, 'stream')
+    return this.#begin(this.#create(hop, 'stream'), Command.begin, encodeTarget(target), now)
+  }
+
+  openResolver(hop: number, now: number): number {
+    return this.#begin(this.#create(hop, 'stream'), Command.dns, empty, now)
+  }
+
+  openPackets(hop: number, terms: PacketTerms, now: number): number {
+    if (this.#leases >= this.#o.limits.packetStreams) throw limitReached('packet leases')
+    const stream = this.#create(hop, 'packets')
+    stream.terms = terms
+    return this.#begin(stream, Command.packetOpen, encodePacketOpen(terms), now)
+  }
+
+  #begin(stream: StreamState, command: number, body: Uint8Array, now: number): number {
     stream.deadline = now + this.#o.limits.connectTimeoutMs
     this.#connecting.add(stream)
-    this.say(hop, Command.begin, stream.id, encodeTarget(target))
-    if (this.roundTrips.isUnmeasured(hop)) this.ping(hop, now)
+    this.say(stream.hop, command, stream.id, body)
+    if (this.roundTrips.isUnmeasured(stream.hop)) this.ping(stream.hop, now)
     return stream.id
   }
 
@@ -154,13 +190,22 @@ export class Endpoint implements OutboxHandler {
     return stream.id
   }
 
-  accept(id: number, address: string): void {
+  accept(id: number, address: string | null): void {
     const stream = this.#streams.get(id)
     if (stream?.kind !== 'stream' || stream.connected || stream.silent) return
     stream.connected = true
-    this.say(stream.hop, Command.connected, id, encodeConnected(address))
+    this.say(stream.hop, Command.connected, id, address === null ? empty : encodeConnected(address))
     if (this.roundTrips.isUnmeasured(stream.hop)) this.ping(stream.hop, Number.NEGATIVE_INFINITY)
     this.#touch(stream)
+  }
+
+  acceptPackets(id: number, grant: PacketGrant): void {
+    const stream = this.#streams.get(id)
+    if (stream?.kind !== 'packets' || stream.connected || stream.silent) return
+    assert(stream.terms !== null && isWithin(grant, stream.terms), 'no more is leased than was asked for')
+    stream.connected = true
+    stream.packetMtu = grant.mtu
+    this.say(stream.hop, Command.packetOpened, id, encodePacketOpened(grant))
   }
 
   answer(id: number, answers: readonly ResolveAnswer[] | EndReason): void {
@@ -194,6 +239,7 @@ export class Endpoint implements OutboxHandler {
       if (this.#isClient) this.#forget(stream)
       else this.answer(id, reason === 'done' ? 'internal' : reason)
     } else if (stream.kind === 'datagrams') this.closeDatagrams(id)
+    else if (stream.kind === 'packets') this.closePackets(id, reason)
     else if (reason !== 'done') this.#abandon(stream, reason)
     else if (!this.#isClient && !stream.connected) this.#abandon(stream, 'internal')
     else if (stream.sentEnd === 'none') {
@@ -225,6 +271,36 @@ export class Endpoint implements OutboxHandler {
     stream.silent = true
   }
 
+  sendPackets(id: number, batch: PacketBatch, from: number, to: number, now: number): number {
+    const stream = this.#streams.get(id)
+    // After the end all are taken, and go nowhere.
+    if (stream?.kind !== 'packets' || stream.silent || !stream.connected) return to - from
+    const queue = this.#outbox.packets
+    let index = from
+    for (; index < to; index++) {
+      const length = batch.end(index) - batch.start(index)
+      if (length < LEAST_PACKET_BYTES || length > stream.packetMtu) queue.dropped++
+      else if (!queue.push(id, stream.hop, batch, index, now)) break
+    }
+    if (index < to || queue.isHalfFull) {
+      stream.wantsWritable = true
+      this.#waitingLeases.add(stream)
+    }
+    return index - from
+  }
+
+  hasPacketRoom(id: number): boolean {
+    return this.#streams.get(id)?.wantsWritable !== true
+  }
+
+  closePackets(id: number, reason: EndReason): void {
+    const stream = this.#streams.get(id)
+    if (stream?.kind !== 'packets' || stream.silent) return
+    this.#dropQueue(stream)
+    this.#sayEnd(stream, Command.packetClose, encodeEnd(reason))
+    stream.silent = true
+  }
+
   ping(hop: number, now: number): void {
     const cookie = this.#o.suite.random(COOKIE_BYTES)
     if (this.roundTrips.begin(hop, cookie, now)) this.say(hop, Command.ping, 0, cookie)
@@ -248,6 +324,7 @@ export class Endpoint implements OutboxHandler {
       const { command, stream } = cursor
       let failure: CloseReason | null
       if (command === Command.data) failure = this.#data(batch.bytes, hop)
+      else if (command === Command.packet) failure = this.#packet(batch.bytes, hop)
       else if (stream === 0) {
         failure = this.#circuitMessage(command, hop, now, handler)
         if (handler.isClosed) return null
@@ -257,8 +334,19 @@ export class Endpoint implements OutboxHandler {
     return null
   }
 
-  /** Gives out the run of data that is being put together. */
+  /** Gives out what is being put together: a run of data, and packets. */
   flush(): void {
+    this.#flushRun()
+    for (const stream of this.#arrived) this.#giveArrived(stream)
+    this.#arrived.length = 0
+  }
+
+  #giveArrived(stream: StreamState): void {
+    if (stream.arrived) this.#o.outputs.push({ type: 'packets', stream: stream.id, batch: stream.arrived })
+    stream.arrived = null
+  }
+
+  #flushRun(): void {
     const stream = this.#run
     if (!stream) return
     this.#run = null
@@ -296,11 +384,33 @@ export class Endpoint implements OutboxHandler {
       this.#runTo += length
       return null
     }
-    this.flush()
+    this.#flushRun()
     this.#run = stream
     this.#runBytes = bytes
     this.#runFrom = from
     this.#runTo = to
+    return null
+  }
+
+  #packet(bytes: Uint8Array, hop: number): CloseReason | null {
+    const { from, to } = cursor
+    const length = to - from
+    const stream = this.#streams.get(cursor.stream)
+    if (!stream || stream.hop !== hop || stream.kind !== 'packets') return 'protocol'
+    if (!stream.connected || stream.receivedEnd !== 'none') return 'protocol'
+    if (length < LEAST_PACKET_BYTES || length > stream.packetMtu) return 'protocol'
+    if (stream.silent) return null
+    let batch = stream.arrived
+    let at = batch === null ? -1 : batch.reserve(length)
+    if (batch === null || at < 0) {
+      if (batch === null) this.#arrived.push(stream)
+      else this.#giveArrived(stream)
+      batch = takeArrivalBatch()
+      stream.arrived = batch
+      at = batch.reserve(length)
+    }
+    copyBytes(bytes, from, to, batch.bytes, at)
+    batch.commit(length)
     return null
   }
 
@@ -339,6 +449,8 @@ export class Endpoint implements OutboxHandler {
       case 'resolve':
         if (command !== Command.resolved || !this.#isClient) return 'protocol'
         return this.#resolved(stream)
+      case 'packets':
+        return this.#packetsMessage(stream, command)
       default:
         return this.#datagramMessage(stream, command)
     }
@@ -354,23 +466,23 @@ export class Endpoint implements OutboxHandler {
   /** Relay: the client opens something. */
   #opened(command: number, id: number): CloseReason | null {
     const { outputs, limits, servesExit } = this.#o
-    if (command !== Command.begin && command !== Command.resolve && command !== Command.udpOpen) return 'protocol'
-    const kind: StreamKind = command === Command.begin ? 'stream' : command === Command.resolve ? 'resolve' : 'datagrams'
-    const body = cursor.body()
+    const kind = openings.get(command)
+    if (kind === undefined) return 'protocol'
     // Parsed before it is refused: what is malformed closes the circuit, whoever it is said to.
-    const target = kind === 'stream' ? decodeTarget(body) : null
-    const name = kind === 'resolve' ? decodeName(body) : null
-    if (kind === 'datagrams') decodeEmpty('UDP_OPEN', body)
-    const isFull = this.openStreams >= limits.streams || (kind === 'datagrams' && this.#associations >= limits.datagramStreams)
+    const output = openingOf(command, id, cursor.body())
+    const isFull =
+      this.openStreams >= limits.streams ||
+      (kind === 'datagrams' && this.#associations >= limits.datagramStreams) ||
+      (kind === 'packets' && this.#leases >= limits.packetStreams)
+    const stream = new StreamState(id, 0, kind)
     if (!servesExit || isFull) {
       if (this.#refused >= limits.refusedStreams) return 'resource-limit'
-      this.#refuse(new StreamState(id, 0, kind), servesExit ? 'resource-limit' : 'not-exit')
+      this.#refuse(stream, servesExit ? 'resource-limit' : 'not-exit')
       return null
     }
-    this.#add(new StreamState(id, 0, kind))
-    if (target) outputs.push({ type: 'begin', stream: id, target })
-    else if (name !== null) outputs.push({ type: 'resolve', stream: id, name })
-    else outputs.push({ type: 'datagrams-open', stream: id })
+    if (output.type === 'packets-open') stream.terms = output.terms
+    this.#add(stream)
+    outputs.push(output)
     return null
   }
 
@@ -381,6 +493,7 @@ export class Endpoint implements OutboxHandler {
     this.#add(stream)
     if (stream.kind === 'stream') this.#sayEnd(stream, Command.end, encodeEnd(reason))
     else if (stream.kind === 'resolve') this.say(0, Command.resolved, stream.id, encodeResolved(reason))
+    else if (stream.kind === 'packets') this.#sayEnd(stream, Command.packetClose, encodeEnd(reason))
     else this.#sayEnd(stream, Command.udpClose, empty)
   }
 
@@ -407,7 +520,7 @@ export class Endpoint implements OutboxHandler {
     if (stream.receivedEnd === 'reset' || (stream.receivedEnd === 'done' && isDone)) return 'protocol'
     const isAnswer = stream.silent
     if (isDone && this.#isClient && !stream.connected && !isAnswer) return 'protocol'
-    if (this.#run === stream) this.flush()
+    if (this.#run === stream) this.#flushRun()
     stream.receivedEnd = isDone ? 'done' : 'reset'
     if (!isAnswer) this.#o.outputs.push({ type: 'end', stream: stream.id, reason })
     if (!isDone) {
@@ -445,6 +558,28 @@ export class Endpoint implements OutboxHandler {
     return null
   }
 
+  #packetsMessage(stream: StreamState, command: number): CloseReason | null {
+    if (stream.receivedEnd !== 'none') return 'protocol'
+    if (command === Command.packetOpened) {
+      if (!this.#isClient || stream.connected || stream.terms === null) return 'protocol'
+      const grant = decodePacketOpened(cursor.body())
+      if (!isWithin(grant, stream.terms)) throw new MalformedError('PACKET_OPENED', 'leases what was not asked for')
+      stream.connected = true
+      stream.packetMtu = grant.mtu
+      this.#connecting.delete(stream)
+      if (!stream.silent) this.#o.outputs.push({ type: 'packets-opened', stream: stream.id, grant })
+      return null
+    }
+    if (command !== Command.packetClose) return 'protocol'
+    const reason = decodeEnd(cursor.body())
+    this.#giveArrived(stream)
+    stream.receivedEnd = 'done'
+    if (!stream.silent) this.#o.outputs.push({ type: 'packets-closed', stream: stream.id, reason })
+    this.closePackets(stream.id, 'done')
+    this.#removeIfOver(stream)
+    return null
+  }
+
   /** The circuit is over: whatever is open ends as 'circuit-lost', and nothing is kept. */
   close(): void {
     this.flush()
@@ -453,9 +588,10 @@ export class Endpoint implements OutboxHandler {
       if (silent) continue
       if (kind === 'stream') outputs.push({ type: 'end', stream: id, reason: 'circuit-lost' })
       else if (kind === 'datagrams') outputs.push({ type: 'datagrams-closed', stream: id })
+      else if (kind === 'packets') outputs.push({ type: 'packets-closed', stream: id, reason: 'circuit-lost' })
       else if (this.#isClient) outputs.push({ type: 'resolved', stream: id, answers: [], error: 'circuit-lost' })
     }
-    for (const table of [this.#streams, this.#connecting, this.#asking]) table.clear()
+    for (const table of [this.#streams, this.#connecting, this.#asking, this.#waitingLeases]) table.clear()
     this.#outbox.clear()
     this.#refused = 0
   }
@@ -475,7 +611,7 @@ export class Endpoint implements OutboxHandler {
     if (command === Command.ping) this.roundTrips.sent(body, now)
     else if (command === Command.pong) this.#owedPongs--
     else if (command === Command.resolved) this.#remove(this.#streams.get(id)!)
-    else if (command === Command.end || command === Command.udpClose) {
+    else if (command === Command.end || command === Command.udpClose || command === Command.packetClose) {
       const stream = this.#streams.get(id)!
       stream.sentEnd = 'reset'
       this.#removeIfOver(stream)
@@ -492,6 +628,15 @@ export class Endpoint implements OutboxHandler {
       return
     stream.wantsWritable = false
     this.#o.outputs.push({ type: 'writable', stream: stream.id })
+  }
+
+  packetsDrained(): void {
+    if (this.#waitingLeases.size === 0) return
+    for (const stream of this.#waitingLeases) {
+      stream.wantsWritable = false
+      if (!stream.silent) this.#o.outputs.push({ type: 'writable', stream: stream.id })
+    }
+    this.#waitingLeases.clear()
   }
 
   // --- tables
@@ -512,6 +657,7 @@ export class Endpoint implements OutboxHandler {
   #add(stream: StreamState): void {
     this.#streams.set(stream.id, stream)
     if (stream.kind === 'datagrams') this.#associations++
+    else if (stream.kind === 'packets') this.#leases++
   }
 
   #touch(stream: StreamState): void {
@@ -521,6 +667,7 @@ export class Endpoint implements OutboxHandler {
   #dropQueue(stream: StreamState): void {
     this.#outbox.drop(stream)
     this.#connecting.delete(stream)
+    this.#waitingLeases.delete(stream)
     stream.receive?.release()
   }
 
@@ -553,7 +700,41 @@ export class Endpoint implements OutboxHandler {
     this.#streams.delete(stream.id)
     if (stream.refused) this.#refused--
     if (stream.kind === 'datagrams') this.#associations--
+    else if (stream.kind === 'packets') this.#leases--
   }
+}
+
+/** What the client opens by which command. */
+const openings: ReadonlyMap<number, StreamKind> = new Map<number, StreamKind>([
+  [Command.begin, 'stream'],
+  [Command.dns, 'stream'],
+  [Command.resolve, 'resolve'],
+  [Command.udpOpen, 'datagrams'],
+  [Command.packetOpen, 'packets'],
+])
+
+/** What a relay tells its driver of a command of `openings`. @throws MalformedError */
+function openingOf(command: number, stream: number, body: Uint8Array): CircuitOutput {
+  switch (command) {
+    case Command.begin:
+      return { type: 'begin', stream, target: decodeTarget(body) }
+    case Command.resolve:
+      return { type: 'resolve', stream, name: decodeName(body) }
+    case Command.packetOpen:
+      return { type: 'packets-open', stream, terms: decodePacketOpen(body) }
+    case Command.dns:
+      decodeEmpty('DNS', body)
+      return { type: 'dns-open', stream }
+    default:
+      decodeEmpty('UDP_OPEN', body)
+      return { type: 'datagrams-open', stream }
+  }
+}
+
+/** Whether a lease is no more than what was asked for. */
+function isWithin({ address4, address6, mtu }: PacketGrant, { families, mtu: most }: PacketTerms): boolean {
+  if (address4 === null && address6 === null) return false
+  return (address4 === null || families.includes(4)) && (address6 === null || families.includes(6)) && mtu <= most
 }
 
 function first<Item>(items: Set<Item>): Item | undefined {

@@ -8,4 +8,13 @@ export type { HopKeys } from './kdf.ts'
 export * from './keyring.ts'
 export * from './layers.ts'
 export { isHost, isSayableTarget } from './messages.ts'
+export {
+  LEAST_PACKET_BYTES,
+  LEAST_PACKET_MTU,
+  MOST_PACKET_BYTES,
+  PACKET_VERSION,
+  type PacketGrant,
+  type PacketTerms,
+  packetLimits,
+} from './packets.ts'
 export { createRelayCircuit, type RelayCircuitOptions } from './relay-circuit.ts'

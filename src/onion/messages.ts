@@ -21,12 +21,15 @@ export const Command = {
   udpOpen: 10,
   udpDatagram: 11,
   udpClose: 12,
-  /** A raw IP packet. The number is taken; no hop serves it yet. */
   packet: 13,
   ping: 14,
   pong: 15,
   pad: 16,
   closed: 17,
+  dns: 18,
+  packetOpen: 19,
+  packetOpened: 20,
+  packetClose: 21,
 } as const
 
 /** Numbers kept for later protocols: first and last, docs/spec/messages.md §2. Received today they are unknown commands. */
@@ -316,7 +319,7 @@ export function decodeCookie(body: Uint8Array): Uint8Array {
   return body.slice()
 }
 
-/** UDP_OPEN and UDP_CLOSE have no body. @throws MalformedError */
+/** DNS, UDP_OPEN and UDP_CLOSE have no body. @throws MalformedError */
 export function decodeEmpty(what: string, body: Uint8Array): void {
   if (body.length !== 0) throw new MalformedError(what, `has a body of ${body.length} bytes`)
 }

@@ -3,6 +3,7 @@ import { CellPacker } from './cell-packer.ts'
 import type { Target } from './circuit.ts'
 import { DatagramQueue } from './datagrams.ts'
 import { Command, encodeEnd, putWindow } from './messages.ts'
+import { PacketQueue, packetLimits } from './packets.ts'
 import { LEAST_DATA_CHARGE_BYTES, SendQueue, type StreamState } from './streams.ts'
 
 /** Cells of one stream before the next one's turn: bulk packs whole cells, and nobody waits long. */
@@ -17,7 +18,7 @@ interface WaitingMessage {
 
 /** Who keeps the streams. */
 export interface OutboxHandler {
-  /** Whether a datagram association is still open from this side. */
+  /** Whether a datagram association or a packet lease is still open from this side. */
   isOpen(id: number): boolean
   /** A control message went into a cell. */
   said(command: number, id: number, body: Uint8Array, now: number): void
@@ -25,9 +26,14 @@ export interface OutboxHandler {
   finished(stream: StreamState): void
   /** Some of a stream's queue went into cells. */
   drained(stream: StreamState): void
+  /** The packet queue has room again. */
+  packetsDrained(): void
 }
 
-/** What waits at one end of a circuit, and how it is packed: control messages, then grants, datagrams, and data in turn. */
+/** 'writable' is owed to senders of packets until the queue is down to this share of its limit. */
+const PACKETS_DRAINED_SHARE = 4
+
+/** What waits at one end of a circuit, and how it is packed: control messages, then grants, datagrams, packets, and data in turn. */
 export class Outbox {
   readonly #handler: OutboxHandler
   readonly #memory: BatchMemory | null
@@ -39,6 +45,7 @@ export class Outbox {
   /** Streams with something that may be sent, in turn. */
   readonly #sendable = new Set<StreamState>()
   #datagrams: DatagramQueue | null = null
+  #packets: PacketQueue | null = null
 
   readonly #isOpen = (id: number): boolean => this.#handler.isOpen(id)
 
@@ -50,7 +57,17 @@ export class Outbox {
   }
 
   get queuedBytes(): number {
-    return this.#controlBytes + this.#dataBytes + (this.#datagrams?.queuedBytes ?? 0)
+    return this.#controlBytes + this.#dataBytes + (this.#datagrams?.queuedBytes ?? 0) + (this.#packets?.queuedBytes ?? 0)
+  }
+
+  get packetsDropped(): number {
+    return this.#packets?.dropped ?? 0
+  }
+
+  /** What waits of packets; made when it is first asked for. */
+  get packets(): PacketQueue {
+    this.#packets ??= new PacketQueue()
+    return this.#packets
   }
 
   get datagramsDropped(): number {
@@ -103,15 +120,22 @@ export class Outbox {
     this.#grants.clear()
     this.#sendable.clear()
     this.#datagrams?.clear()
+    this.#packets?.clear()
   }
 
   /** At most `most` cells with what waits, sealed; null when nothing does. */
   pollCells(most: number, now: number, seal: (batch: CellBatch, hop: number) => void): CellBatch | null {
     this.#datagrams?.expire(now, this.#isOpen)
+    this.#packets?.expire(now, this.#isOpen)
     const wanted = Math.min(most, this.#cellsWanted(most))
-    if (wanted <= 0) return null
+    if (wanted <= 0) {
+      this.#checkPackets()
+      return null
+    }
     const packer = new CellPacker(wanted, this.#memory)
-    if (this.#packControl(packer, now) && this.#packGrants(packer) && this.#packDatagrams(packer, now)) this.#packData(packer)
+    if (this.#packControl(packer, now) && this.#packGrants(packer) && this.#packDatagrams(packer, now) && this.#packPackets(packer, now))
+      this.#packData(packer)
+    this.#checkPackets()
     return packer.finish(seal)
   }
 
@@ -124,6 +148,7 @@ export class Outbox {
         ? 0
         : Math.min(this.#control.length + this.#grants.size, Math.floor((2 * small) / CELL_ROOM_BYTES) + 1 + this.#hopChanges())
     cells += this.#datagrams?.fragments ?? 0
+    if (this.#packets !== null && this.#packets.count > 0) cells += this.#packets.cells(MESSAGE_HEADER_BYTES, CELL_ROOM_BYTES)
     for (const stream of this.#sendable) {
       if (cells >= most) return most
       cells += Math.ceil((stream.sendable + (stream.finishing ? MESSAGE_HEADER_BYTES + 1 : 0)) / MESSAGE_BODY_BYTES)
@@ -184,6 +209,23 @@ export class Outbox {
       queue.expire(now, this.#isOpen)
     }
     return true
+  }
+
+  #packPackets(packer: CellPacker, now: number): boolean {
+    const queue = this.#packets
+    if (!queue) return true
+    while (queue.count > 0) {
+      const at = packer.take(queue.hop, Command.packet, queue.stream, queue.length)
+      if (at < 0) return false
+      queue.take(packer.bytes, at)
+      queue.expire(now, this.#isOpen)
+    }
+    return true
+  }
+
+  #checkPackets(): void {
+    if (this.#packets !== null && this.#packets.queuedBytes * PACKETS_DRAINED_SHARE <= packetLimits.queueBytes)
+      this.#handler.packetsDrained()
   }
 
   #packData(packer: CellPacker): void {

@@ -1,8 +1,18 @@
 import { assert, equalBytes, MalformedError } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
+import type { PacketBatch } from '../packet/index.ts'
 import { type BatchMemory, batchOf, CELL_BYTES, type CellBatch, newBatch, subBatch } from './cell.ts'
 import { CellPacker } from './cell-packer.ts'
-import type { ChannelEnd, CircuitOutput, CloseReason, EndReason, RelayCircuitMachine, ResolveAnswer, Target } from './circuit.ts'
+import type {
+  ChannelEnd,
+  CircuitCounts,
+  CircuitOutput,
+  CloseReason,
+  EndReason,
+  RelayCircuitMachine,
+  ResolveAnswer,
+  Target,
+} from './circuit.ts'
 import { type CircuitLimits, circuitLimits } from './circuit-limits.ts'
 import { type CircuitMessageHandler, Endpoint } from './endpoint.ts'
 import { answerExtensions } from './extensions.ts'
@@ -19,6 +29,7 @@ import type { OnionKeyring } from './keyring.ts'
 import { RelayLayers } from './layers.ts'
 import { Command, decodeClosed, encodeClosed, PlainKind, putPlainCell, readPlainCell } from './messages.ts'
 import { OutputQueue } from './outputs.ts'
+import type { PacketGrant } from './packets.ts'
 
 export interface RelayCircuitOptions {
   readonly suite: CryptoSuite
@@ -92,8 +103,9 @@ class RelayCircuit implements RelayCircuitMachine, CircuitMessageHandler {
     return this.#endpoint?.queuedBytes ?? 0
   }
 
-  get counts(): { datagramsDropped: number; openStreams: number } {
-    return { datagramsDropped: this.#endpoint?.datagramsDropped ?? 0, openStreams: this.#endpoint?.openStreams ?? 0 }
+  get counts(): CircuitCounts {
+    const { datagramsDropped = 0, packetsDropped = 0, openStreams = 0 } = this.#endpoint ?? {}
+    return { datagramsDropped, packetsDropped, openStreams }
   }
 
   pollOutput(): CircuitOutput | null {
@@ -135,8 +147,24 @@ class RelayCircuit implements RelayCircuitMachine, CircuitMessageHandler {
     this.#endpoint?.closeDatagrams(stream)
   }
 
-  accept(stream: number, address: string): void {
+  sendPackets(stream: number, batch: PacketBatch, from: number, to: number, now: number): number {
+    return this.#endpoint?.sendPackets(stream, batch, from, to, now) ?? to - from
+  }
+
+  hasPacketRoom(stream: number): boolean {
+    return this.#endpoint?.hasPacketRoom(stream) ?? true
+  }
+
+  closePackets(stream: number, reason: EndReason): void {
+    this.#endpoint?.closePackets(stream, reason)
+  }
+
+  accept(stream: number, address: string | null): void {
     this.#endpoint?.accept(stream, address)
+  }
+
+  acceptPackets(stream: number, grant: PacketGrant): void {
+    this.#endpoint?.acceptPackets(stream, grant)
   }
 
   answer(stream: number, answers: readonly ResolveAnswer[] | EndReason): void {

@@ -1,4 +1,6 @@
+import type { PacketBatch } from '../packet/index.ts'
 import type { Reassembler } from './datagrams.ts'
+import type { PacketTerms } from './packets.ts'
 
 /**
  * One byte stream between the client and a hop: what may be sent, what may come in, and how each direction ends. The same at both ends.
@@ -239,7 +241,7 @@ export class SendQueue {
 const nothing = new Uint8Array(0)
 
 /** What a stream id stands for. */
-export type StreamKind = 'stream' | 'resolve' | 'datagrams'
+export type StreamKind = 'stream' | 'resolve' | 'datagrams' | 'packets'
 
 /** How far a direction's end has got. 'reset' stands for every reason but 'done'. */
 export type EndState = 'none' | 'done' | 'reset'
@@ -249,14 +251,14 @@ export class StreamState {
   readonly id: number
   readonly hop: number
   readonly kind: StreamKind
-  /** A stream: CONNECTED was said. */
+  /** A stream: CONNECTED was said; a packet lease: PACKET_OPENED. */
   connected = false
   /** Relay: it was never taken on; it only waits for the other side's END. */
   refused = false
-  /** Client: when the wait for CONNECTED or RESOLVED is over; 0 when it does not wait. */
+  /** Client: when the wait for CONNECTED, PACKET_OPENED or RESOLVED is over; 0 when it does not wait. */
   deadline = 0
 
-  /** What the other side's END (or UDP_CLOSE) said, and what this side's said when it went into a cell. */
+  /** What the other side's END (or UDP_CLOSE, PACKET_CLOSE) said, and what this side's said when it went into a cell. */
   receivedEnd: EndState = 'none'
   sentEnd: EndState = 'none'
   /** 'done' was asked for and follows the queued data. */
@@ -268,10 +270,15 @@ export class StreamState {
 
   sendCredit = INITIAL_WINDOW_BYTES
   queue: SendQueue | null = null
-  /** An offer was answered with false: 'writable' is owed. */
+  /** An offer was answered with false, or packets should wait: 'writable' is owed. */
   wantsWritable = false
   receive: ReceiveWindow | null = null
   reassembler: Reassembler | null = null
+  /** A packet lease: what was asked for, and (once it is opened) the MTU agreed on. */
+  terms: PacketTerms | null = null
+  packetMtu = 0
+  /** Packets that came with the batch of cells at hand. */
+  arrived: PacketBatch | null = null
 
   constructor(id: number, hop: number, kind: StreamKind) {
     this.id = id

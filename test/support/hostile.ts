@@ -51,7 +51,7 @@ export class HostileRelay {
   #hasNext = false
   /** Messages that the client said to this hop. */
   readonly heard: { command: number; stream: number; body: Uint8Array }[] = []
-  readonly counts = { datagramsDropped: 0, openStreams: 0 }
+  readonly counts = { datagramsDropped: 0, packetsDropped: 0, openStreams: 0 }
   readonly queuedBytes = 0
   isClosed = false
 

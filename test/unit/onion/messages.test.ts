@@ -62,7 +62,7 @@ describe('the messages of a cell', () => {
 
   it.each([
     ['a body that leaves the cell', [5, 0, 1, 5, 0xec]],
-    ['an unknown command', [18, 0, 1, 0, 0]],
+    ['an unknown command', [22, 0, 1, 0, 0]],
     ['a reserved command', [RESERVED_COMMANDS.multipath[0], 0, 1, 0, 0]],
     ['a stream command on stream 0', [5, 0, 0, 0, 1, 1]],
     ['a circuit command on a stream', [16, 0, 1, 0, 0]],
