@@ -1,3 +1,4 @@
+import { chainJoinScript, chainScript, HostChain } from './chain.ts'
 import { Home, homeScript } from './home.ts'
 import { Machine } from './machine.ts'
 import { Namespaces, shell } from './namespaces.ts'
@@ -23,6 +24,7 @@ export class Lab {
   readonly #namespaces: Namespaces
   readonly #hosts = new Map<string, Machine>()
   readonly #homes = new Map<string, Home>()
+  readonly #chains = new Map<string, HostChain>()
   readonly #atExit = (): void => this.#namespaces.remove()
   #observers: Observer[] = []
   #nextSpareNet = firstSpareNet
@@ -55,6 +57,11 @@ export class Lab {
     const home = this.#homes.get(name)
     if (!home) throw new Error(`the lab has no home ${name}`)
     return home
+  }
+
+  /** The routers between the internet and a host, the one next to the internet first. */
+  routersOf(host: string): readonly Machine[] {
+    return this.#chains.get(host)?.routers ?? []
   }
 
   get homes(): readonly Home[] {
@@ -113,7 +120,15 @@ export class Lab {
     const ipv6 = (plan.ipv6 ?? true) ? net.address6 : null
     const namespace = this.#namespaces.add(name)
     this.#hosts.set(name, new Machine(this.#namespaces, name, { ipv4: addresses, ipv6 }))
-    await shell(`ip netns add ${namespace}`)
+    await shell(linkScript(namespace))
+    if (plan.routers) {
+      const chain = new HostChain(this.#namespaces, name, plan.routers, n, { ipv4: addresses, ipv6 })
+      this.#chains.set(name, chain)
+      await shell(chainScript(this.#namespaces, chain))
+      await this.#join(n, chain.first.place, plan, 'wan', chain.routesOfInternet)
+      await shell(chainJoinScript(this.#namespaces, chain))
+      return
+    }
     await this.#join(n, name, plan, 'wan')
     await shell(
       joinScript(namespace, {
@@ -133,13 +148,14 @@ export class Lab {
   }
 
   /** Connects a place to the internet's interface `p<n>`, by a plain wire or an emulated one. */
-  async #join(n: number, place: string, plan: HostPlan | HomePlan, device: string): Promise<void> {
+  async #join(n: number, place: string, plan: HostPlan | HomePlan, device: string, more: readonly string[] = []): Promise<void> {
     const [inside, internet] = [this.#namespaces.name(place), this.#namespaces.name('internet')]
     if (plan.wire) await this.wires.add(place, { namespace: inside, device }, { namespace: internet, device: `p${n}` }, plan.wire)
     else await shell(`ip link add ${device} netns ${inside} type veth peer name p${n} netns ${internet}`)
     const net = publicNet(n)
     const routes = 'nat' in plan && (plan.ipv6 ?? 'none') !== 'none' ? [`${net.home6}/48 via ${net.address6}`] : []
-    await shell(joinScript(internet, { device: `p${n}`, addresses: [`${net.gateway}/16`, `${net.gateway6}/32`], gateways: [], routes }))
+    const addresses = [`${net.gateway}/16`, `${net.gateway6}/32`]
+    await shell(joinScript(internet, { device: `p${n}`, addresses, gateways: [], routes: [...routes, ...more] }))
   }
 
   #takeSpareNet(): number {

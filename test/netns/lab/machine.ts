@@ -11,16 +11,42 @@ export interface MachineAddresses {
 /** A place of the lab where programs run: a host, a computer at home, a router, the internet. */
 export class Machine {
   readonly place: string
-  /** Put before a command, makes it run here. */
-  readonly wrapper: readonly string[]
+  #wrapper: readonly string[]
   readonly #ipv4: readonly string[]
   readonly ipv6: string | null
 
   constructor(namespaces: Namespaces, place: string, addresses: MachineAddresses) {
     this.place = place
-    this.wrapper = namespaces.wrapper(place)
+    this.#wrapper = namespaces.wrapper(place)
     this.#ipv4 = addresses.ipv4
     this.ipv6 = addresses.ipv6
+  }
+
+  /** Put before a command, makes it run here. */
+  get wrapper(): readonly string[] {
+    return this.#wrapper
+  }
+
+  /**
+   * Gives the machine an /etc of its own (a copy) and a /sys that shows its own devices, for all that is started from now on. Whoever writes
+   * `resolv.conf` there writes only this machine's, and may replace it by a rename; over the bind mount of `ip netns exec` that is EBUSY.
+   * @param files contents by the names in /etc that are to differ
+   */
+  async takeOwnEtc(files: Readonly<Record<string, string>> = {}): Promise<void> {
+    const writes = Object.entries(files).map(([name, text]) => `rm -f '/etc/${name}'\ncat > '/etc/${name}' <<'END'\n${text}END`)
+    const script = `mount -t tmpfs none /mnt
+cp -a /etc /mnt/etc
+mount --bind /mnt/etc /etc
+umount --lazy /mnt
+mount -t sysfs none /sys
+${writes.join('\n')}
+echo own
+exec sleep infinity`
+    // Every file of the lab's namespaces goes with its holder, and the holder with the lab.
+    const holder = this.start('unshare', ['--mount', '--propagation', 'private', 'sh', '-ec', script])
+    await holder.waitFor(/^own$/m, 10_000)
+    const [nsenter, ...rest] = this.#wrapper
+    this.#wrapper = [nsenter!, `--mount=/proc/${holder.pid}/ns/mnt`, ...rest]
   }
 
   /** Its first own IPv4 address: a private one at home. */

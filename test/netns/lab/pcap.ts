@@ -22,31 +22,54 @@ const linkHeaderBytes = 20
 const linkType = 276
 const littleMicroseconds = 0xa1b2c3d4
 
-/** Reads a growing pcap file piece by piece: what is not yet whole waits. */
-export class PcapReader {
+/** One record of a capture: what was kept of a frame. */
+export interface PcapRecord {
+  /** Wall-clock ms, with microseconds behind the point. */
+  readonly at: number
+  readonly frame: Buffer
+  /** Bytes of the frame before it was cut. */
+  readonly length: number
+}
+
+/** The records of a growing pcap file, read piece by piece: what is not yet whole waits. */
+export class PcapRecords {
+  readonly #linkType: number
   #rest: Buffer = Buffer.alloc(0)
   #begun = false
 
-  /** The TCP and UDP packets in what was read so far and is whole now. */
-  read(piece: Buffer): readonly SeenPacket[] {
+  /** @param linkType of tcpdump.org's list */
+  constructor(linkType: number) {
+    this.#linkType = linkType
+  }
+
+  read(piece: Buffer): readonly PcapRecord[] {
     let bytes = Buffer.concat([this.#rest, piece])
-    const packets: SeenPacket[] = []
+    const records: PcapRecord[] = []
     if (!this.#begun && bytes.length >= fileHeaderBytes) {
-      if (bytes.readUInt32LE(0) !== littleMicroseconds || bytes.readUInt32LE(20) !== linkType)
+      if (bytes.readUInt32LE(0) !== littleMicroseconds || bytes.readUInt32LE(20) !== this.#linkType)
         throw new Error('not the pcap that was asked for')
       this.#begun = true
       bytes = bytes.subarray(fileHeaderBytes)
     }
     while (this.#begun && bytes.length >= recordHeaderBytes) {
-      const length = bytes.readUInt32LE(8)
-      if (bytes.length < recordHeaderBytes + length) break
+      const kept = bytes.readUInt32LE(8)
+      if (bytes.length < recordHeaderBytes + kept) break
       const at = bytes.readUInt32LE(0) * 1000 + bytes.readUInt32LE(4) / 1000
-      const packet = parse(at, bytes.subarray(recordHeaderBytes, recordHeaderBytes + length))
-      if (packet) packets.push(packet)
-      bytes = bytes.subarray(recordHeaderBytes + length)
+      records.push({ at, frame: bytes.subarray(recordHeaderBytes, recordHeaderBytes + kept), length: bytes.readUInt32LE(12) })
+      bytes = bytes.subarray(recordHeaderBytes + kept)
     }
     this.#rest = Buffer.from(bytes)
-    return packets
+    return records
+  }
+}
+
+/** The TCP and UDP packets of a growing capture of `any` interface. */
+export class PcapReader {
+  readonly #records = new PcapRecords(linkType)
+
+  /** Those in what was read so far and is whole now. */
+  read(piece: Buffer): readonly SeenPacket[] {
+    return this.#records.read(piece).flatMap(({ at, frame }) => parse(at, frame) ?? [])
   }
 }
 
@@ -74,12 +97,13 @@ function transport(at: number, protocol: number, from: string, to: string, segme
   return { at, protocol: 'tcp', ...ends, syn: (flags & 2) !== 0, ack: (flags & 16) !== 0 }
 }
 
-function dotted(bytes: Buffer, at: number): string {
+/** Four bytes as an IPv4 address. */
+export function dotted(bytes: Buffer, at: number): string {
   return [...bytes.subarray(at, at + 4)].join('.')
 }
 
-/** RFC 5952. */
-function colons(bytes: Buffer, at: number): string {
+/** Sixteen bytes as an IPv6 address, RFC 5952. */
+export function colons(bytes: Buffer, at: number): string {
   const groups = Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(at + 2 * i).toString(16))
   const text = groups.join(':')
   const zeros = [...text.matchAll(/(?:^|:)0(?::0)+(?=:|$)/g)].sort((a, b) => b[0].length - a[0].length)[0]

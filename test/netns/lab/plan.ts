@@ -14,6 +14,8 @@ export interface HostPlan {
   readonly addresses?: number
   /** Default true. */
   readonly ipv6?: boolean
+  /** Routers in a row between the internet and the host, `NAME-router1` next to the internet: hops for a traceroute. Default none, at most 8. */
+  readonly routers?: number
   readonly wire?: WireOptions
 }
 

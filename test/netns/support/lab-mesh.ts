@@ -192,7 +192,8 @@ function configOf(lab: Lab, plan: LabNodePlan, idOf: (name: string) => NodeId): 
   const more = typeof plan.more === 'function' ? plan.more(idOf) : plan.more
   const network = `../${NETWORK_FILE}`
   if (isPureClient(plan.roles)) {
-    return merge({ node: { roles: plan.roles, network }, socks: { listen: ['127.0.0.1:0'] }, http: { listen: ['127.0.0.1:0'] } }, more)
+    const ingress = { socks: { listen: ['127.0.0.1:0'] }, http: { listen: ['127.0.0.1:0'] } }
+    return merge({ node: { roles: plan.roles, network }, ingress }, more)
   }
   return merge({ node: { roles: plan.roles, network }, link: { listen: listeningOn(lab, plan.on) } }, more)
 }
@@ -220,12 +221,17 @@ function waveOf({ plan: { roles }, isOnHost }: LabNode): number {
   return isOnHost ? 1 : 2
 }
 
-/** Sections of both; of a section that both have, the keys of both. */
+/** Sections of both; of a section that both have, the keys of both, however deep. */
 function merge(base: Overrides, more: Overrides = {}): Overrides {
-  const sections = new Set([...Object.keys(base), ...Object.keys(more)])
-  return Object.fromEntries([...sections].map((name) => [name, { ...section(base, name), ...section(more, name) }]))
+  const merged = (one: unknown, other: unknown): unknown => {
+    if (other === undefined) return one
+    if (!isSection(one) || !isSection(other)) return other
+    const keys = new Set([...Object.keys(one), ...Object.keys(other)])
+    return Object.fromEntries([...keys].map((key) => [key, merged(one[key], other[key])]))
+  }
+  return merged(base, more) as Overrides
 }
 
-function section(of: Overrides, name: string): Readonly<Record<string, unknown>> {
-  return (of as Record<string, Record<string, unknown>>)[name] ?? {}
+function isSection(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

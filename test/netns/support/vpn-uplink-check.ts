@@ -1,0 +1,60 @@
+import { formatIp, type IpNetwork, parseIp } from '../../../src/base/index.ts'
+import type { AllowedPeer } from '../../../src/vpn/index.ts'
+import { describeFrame, type Frame, linkControl } from './vpn-frames.ts'
+
+/** A frame that the machine sent on its uplink. */
+export interface SentFrame {
+  /** Wall-clock ms. */
+  readonly at: number
+  /** Which end of the wire saw it. */
+  readonly where: 'machine' | 'peer'
+  readonly frame: Frame
+}
+
+interface Snapshot {
+  readonly at: number
+  readonly allowed: ReadonlySet<string>
+}
+
+const protocols: Readonly<Record<number, string>> = { 6: 'tcp', 17: 'udp' }
+
+/**
+ * Holds what left a machine against what may leave it: link control, and the allow-list as the VPN itself gives it, over time. A frame may be of
+ * the list that was in force when it was sent: the last one that was read before, or the first one that was read after.
+ */
+export class UplinkCheck {
+  readonly #networks: readonly IpNetwork[]
+  readonly #snapshots: Snapshot[] = []
+
+  /** @param networks the link's own */
+  constructor(networks: readonly IpNetwork[]) {
+    this.#networks = networks
+  }
+
+  /** Says what the VPN allows now. @param at wall-clock ms, when it was read; later ones come later */
+  allow(at: number, allowed: readonly AllowedPeer[]): void {
+    const keys = allowed.map(({ ip, protocol, port }) => `${protocol} ${formatIp(parseIp(ip))} ${port ?? '*'}`)
+    this.#snapshots.push({ at, allowed: new Set(keys) })
+  }
+
+  /** Every frame that was not allowed, a line each: when (ms since `since`), where it was seen, what it was. */
+  strays(sent: readonly SentFrame[], since = sent[0]?.at ?? 0): readonly string[] {
+    return sent
+      .filter((one) => !this.#isAllowed(one))
+      .map(({ at, where, frame }) => `${(at - since).toFixed(0)} ms, at the ${where}: ${describeFrame(frame)}`)
+  }
+
+  #isAllowed({ at, frame }: SentFrame): boolean {
+    if (linkControl(frame, this.#networks) !== null) return true
+    const { ip } = frame
+    if (!ip || ip.isFragment || ip.destinationPort === null) return false
+    const peer = `${protocols[ip.protocol]} ${formatIp(parseIp(ip.destination))}`
+    return this.#inForce(at).some(({ allowed }) => allowed.has(`${peer} ${ip.destinationPort}`) || allowed.has(`${peer} *`))
+  }
+
+  #inForce(at: number): readonly Snapshot[] {
+    const next = this.#snapshots.findIndex((snapshot) => snapshot.at > at)
+    if (next < 0) return this.#snapshots.slice(-1)
+    return this.#snapshots.slice(Math.max(0, next - 1), next + 1)
+  }
+}
