@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { isIpText, messageOf, parseHostPort, parseIp, parseNetwork } from '../base/index.ts'
+import { exitDnsConfig } from './dns/config.ts'
 import { parsePolicy } from './policy.ts'
 
 const policyLines = z.array(z.string()).superRefine((lines, context) => {
@@ -110,5 +111,6 @@ export const exitConfig = z.strictObject({
   dnsMaxTtlSeconds: z.int().min(1).default(3600).describe('A name is kept at most this long.'),
   dnsSystemTtlSeconds: z.int().min(1).default(60).describe('How long a name from the system resolver is kept, which tells no time.'),
   dnsNegativeTtlSeconds: count.default(30).describe('How long it is remembered that a name does not exist.'),
+  dns: exitDnsConfig.prefault({}).describe('Questions of any type, for the machine of a client.'),
 })
 export type ExitConfig = z.output<typeof exitConfig>

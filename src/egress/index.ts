@@ -1,5 +1,12 @@
 export * from './backend.ts'
 export { type ExitConfig, exitConfig } from './config.ts'
+export {
+  createDnsForwarder,
+  type DnsCircuit,
+  type DnsForwarder,
+  type DnsForwarderCounts,
+  type DnsForwarderModules,
+} from './dns/forwarder.ts'
 export { createExitService, type Exit, type ExitCounts, type ExitModules, servedFamilies } from './exit.ts'
 export { KernelBackend, type KernelBackendOptions } from './kernel-backend.ts'
 export { hasGlobalIpv6, ownAddressCheck } from './own-addresses.ts'
