@@ -58,7 +58,7 @@ export class SimulatedRelay extends SimulatedNode implements Reachable {
       exitPolicy: profile.exitPolicy,
       bandwidth: profile.claim,
       family: profile.family,
-      protocols: { circuit: [1], link: [1] },
+      protocols: { circuit: [1], link: [1], packet: [] },
       software: 'shallot 0.1.0',
       work: this.#work,
     })

@@ -239,6 +239,7 @@ export class CircuitPool {
         state: entry.state,
         exit: exit.id,
         exitPolicy: exit.exitPolicy ?? { ipv4: [], ipv6: [] },
+        exitServesPackets: exit.servesPackets,
         purpose: entry.purpose,
         isolation: entry.isolation,
         createdAt: entry.createdAt,

@@ -123,7 +123,7 @@ function encodePayload(fields: DescriptorFields): Uint8Array {
   writeVersions(writer, fields.protocols.link)
   const software = utf8Bytes(fields.software)
   writer.u8(software.length).bytes(software)
-  writer.u8(0)
+  writeExtensions(writer, fields)
   return writer.finish()
 }
 
@@ -152,7 +152,7 @@ function decodePayload(envelope: Envelope): Descriptor {
   const link = readVersions(reader, 'link')
   const software = reader.text(reader.u8())
   if (!/^[A-Za-z0-9 .-]{0,32}$/.test(software)) throw malformed('software name has other characters than letters, digits, space, dot, dash')
-  readExtensions(reader)
+  const packet = readExtensions(reader, roles)
   reader.end()
   return {
     id,
@@ -166,7 +166,7 @@ function decodePayload(envelope: Envelope): Descriptor {
     exitPolicy,
     bandwidth,
     family,
-    protocols: { circuit, link },
+    protocols: { circuit, link, packet },
     software,
     work: { period, nonce },
   }
@@ -293,16 +293,40 @@ function writeVersions(writer: Writer, versions: readonly number[]): void {
   for (const version of ordered) writer.u8(version)
 }
 
-/** Room for later versions: types ascend, unknown ones are kept in the signed bytes and mean nothing here. */
-function readExtensions(reader: Reader): void {
+/** Versions of raw packets that an exit serves: u8 each, ascending; not written where there are none. */
+const EXTENSION_PACKET = 1
+
+function writeExtensions(writer: Writer, { protocols, roles }: DescriptorFields): void {
+  const versions = [...new Set(protocols.packet)].sort((a, b) => a - b)
+  if (versions.length === 0) {
+    writer.u8(0)
+    return
+  }
+  assert(roles.includes('exit') && versions.length <= DESCRIPTOR_VERSIONS_MAX, 'an exit serves packets, in some versions')
+  writer.u8(1).u8(EXTENSION_PACKET).u16(versions.length)
+  for (const version of versions) writer.u8(version)
+}
+
+/** Gives the packet versions. Types ascend; unknown ones are room for later: kept in the signed bytes, they mean nothing here. */
+function readExtensions(reader: Reader, roles: readonly ServingRole[]): number[] {
   const count = readCount(reader, DESCRIPTOR_EXTENSIONS_MAX, 'extensions')
+  const packet: number[] = []
   let last = -1
   for (let i = 0; i < count; i++) {
     const type = reader.u8()
     if (type <= last) throw malformed('extension types are not in ascending order')
     last = type
-    reader.bytes(reader.u16())
+    const value = reader.bytes(reader.u16())
+    if (type === EXTENSION_PACKET) packet.push(...readPacketVersions(value, roles))
   }
+  return packet
+}
+
+function readPacketVersions(value: Uint8Array, roles: readonly ServingRole[]): Uint8Array {
+  if (!roles.includes('exit')) throw malformed('serves packets and is no exit')
+  if (value.length === 0 || value.length > DESCRIPTOR_VERSIONS_MAX) throw malformed(`has ${value.length} packet versions`)
+  if (value.some((version, i) => i > 0 && version <= value[i - 1]!)) throw malformed('packet versions are not in ascending order')
+  return value
 }
 
 function readCount(reader: Reader, most: number, what: string): number {

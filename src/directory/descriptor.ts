@@ -33,8 +33,8 @@ export interface Descriptor {
   /** Claimed capacity, bytes a second. */
   readonly bandwidth: number
   readonly family: readonly NodeId[]
-  /** Protocol versions spoken. */
-  readonly protocols: { readonly circuit: readonly number[]; readonly link: readonly number[] }
+  /** Protocol versions spoken. `packet`: raw packets, which only an exit serves; empty where none are. */
+  readonly protocols: { readonly circuit: readonly number[]; readonly link: readonly number[]; readonly packet: readonly number[] }
   /** "shallot 0.1.0": letters, digits, space, dot, dash; at most 32. */
   readonly software: string
   /** Proof of work, bound to the identity and to a period of time. */

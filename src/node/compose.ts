@@ -7,7 +7,7 @@ import { createExitService, createResolver, type Exit, KernelBackend, ownAddress
 import { HttpProxy, SocksServer } from '../ingress/index.ts'
 import { BatchPool, ByteMeter, type Host } from '../link/index.ts'
 import type { NatService } from '../nat/index.ts'
-import { OnionKeyring } from '../onion/index.ts'
+import { OnionKeyring, PACKET_VERSION } from '../onion/index.ts'
 import { addressOf, constraintsOf, GuardSample, PathViews } from '../path/index.ts'
 import { RelayEngine } from '../relaying/index.ts'
 import { Store } from '../store/index.ts'
@@ -216,7 +216,7 @@ function ownFields({ config }: Ground, { announce }: Reach, keyring: OnionKeyrin
     exitPolicy: possible.includes('exit') ? (exit?.summary() ?? null) : null,
     bandwidth: bandwidthBytesPerSecond,
     family: family.map(parseNodeId),
-    protocols: PROTOCOLS,
+    protocols: { ...PROTOCOLS, packet: possible.includes('exit') && exit?.servesPackets ? [PACKET_VERSION] : [] },
     software: `shallot ${VERSION}`,
   }
 }

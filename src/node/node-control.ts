@@ -160,7 +160,7 @@ export interface CircuitFacts {
   /** Local number of the circuit: means nothing to any other node. */
   readonly id: number
   readonly state: 'building' | 'open' | 'retired' | 'closed'
-  readonly purpose: 'streams' | 'datagrams'
+  readonly purpose: 'streams' | 'datagrams' | 'packets'
   /** Guard first. While building, the hops chosen. */
   readonly path: readonly HopFacts[]
   readonly createdAt: number
@@ -211,8 +211,9 @@ export interface RelayFacts {
 
 export interface StreamFacts {
   readonly id: number
-  readonly kind: 'stream' | 'datagrams'
-  /** "HOST:PORT": shown to the person at this machine, never logged. Null for datagrams. */
+  /** `dns`: a stream to the exit's own resolver; `packets`: a lease of addresses for raw packets. */
+  readonly kind: 'stream' | 'datagrams' | 'dns' | 'packets'
+  /** "HOST:PORT": shown to the person at this machine, never logged. Null for every other kind than `stream`. */
   readonly target: string | null
   /** The circuit that carries it; null while none does. */
   readonly circuit: number | null

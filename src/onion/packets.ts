@@ -250,7 +250,7 @@ export class PacketQueue {
 }
 
 function chargeOf(length: number): number {
-  return length < packetLimits.leastChargeBytes ? packetLimits.leastChargeBytes : length
+  return Math.max(packetLimits.leastChargeBytes, length)
 }
 
 /** A batch for packets that came holds what some 40 cells carry, or this many small packets. */

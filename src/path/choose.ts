@@ -1,6 +1,6 @@
 import type { NodeId, Random } from '../base/index.ts'
 import { countRule, emptyingRule, type Rule, type RuleCounts } from './constraints.ts'
-import { type Candidates, draw, type ExitNeed, exitServes, type PathView } from './path-view.ts'
+import { type Candidates, draw, type ExitNeed, exitMisses, type PathView } from './path-view.ts'
 import type { Position, RelayFacts } from './relay-facts.ts'
 
 /** Draws before the exact way is taken; where half of all candidates are refused, one choice in 2^32 needs it. */
@@ -162,7 +162,7 @@ function exactly(
   middleRule: (exit: number) => (index: number) => Rule | null,
   random: Random,
 ): Ends | PathFailure {
-  const exits = filter(view, 'exit', (index) => (exitServes(view.relays[index]!, request.need) ? exitRule(index) : 'port'))
+  const exits = filter(view, 'exit', (index) => exitMisses(view.relays[index]!, request.need) ?? exitRule(index))
   let failure: PathFailure | null = exits.fitting.length === 0 ? failed('exit', exits.counts, request.need) : null
   const left = [...exits.fitting]
   let lastResort: (() => Ends) | null = null

@@ -1,9 +1,12 @@
 import { type IpNetwork, type NodeId, networkContains, parseNetwork, parseNodeId } from '../base/index.ts'
+import { PACKET_VERSION } from '../onion/index.ts'
 import type { PathConfig } from './config.ts'
 import type { Position, RelayFacts } from './relay-facts.ts'
 
 /** The version of the circuit protocol that this client speaks (`/shallot/circuit/1`). */
 export const CIRCUIT_VERSIONS: readonly number[] = [1]
+/** The versions of raw packets that this client speaks. */
+export const PACKET_VERSIONS: readonly number[] = [PACKET_VERSION]
 
 /**
  * Why a relay can't be at a position of a path. In this order a candidate is held against them, and counted under the first it breaks.
@@ -23,6 +26,7 @@ export const RULES = [
   'own-node', // this node itself, or one that shares network, family or NAT relay with it
   'no-weight', // has no capacity to offer
   'port', // the exit's policy refuses the port
+  'packets', // the exit serves no raw packets
   'not-in-view', // a guard of the sample that the view does not hold
   'set-aside', // failed too often lately
   'excluded-here', // refused this very request before

@@ -17,6 +17,7 @@ const SAYS: Readonly<Record<Rule, string>> = {
   'own-node': 'are this node, or share network or family with it',
   'no-weight': 'have no capacity to offer',
   port: 'refuse the port',
+  packets: 'serve no raw packets',
   'not-in-view': 'are not in the view',
   'set-aside': 'are set aside after failures',
   'excluded-here': 'refused this request before',
@@ -72,7 +73,8 @@ function countsText(counts: RuleCounts): string {
     .join(', ')
 }
 
-function portsText({ ports, family }: ExitNeed): string {
+function portsText({ ports, family, packets }: ExitNeed): string {
+  if (packets) return ' for raw packets'
   if (ports.length === 0) return ''
   return ` for port${ports.length > 1 ? 's' : ''} ${ports.join(', ')}${family ? ` over IPv${family}` : ''}`
 }

@@ -27,10 +27,14 @@ export interface Candidates {
   readonly total: number
 }
 
-/** The ports a circuit's exit must let through, all of them. The family is null while a name is not resolved. Empty: any exit. */
+/** What a circuit's exit must do. No ports and no packets: any exit. */
 export interface ExitNeed {
+  /** The ports it must let through, all of them. */
   readonly ports: readonly number[]
+  /** Null while a name is not resolved. */
   readonly family: 4 | 6 | null
+  /** Given where it must serve raw packets. */
+  readonly packets?: true
 }
 
 /**
@@ -107,10 +111,10 @@ export class PathView {
     return this.#tables[position]
   }
 
-  /** The exits that let all wanted ports through. Made once per need and version of the view. */
+  /** The exits that serve the need. Made once per need and version of the view. */
   exits(need: ExitNeed): Candidates {
-    if (need.ports.length === 0) return this.#tables.exit
-    const key = `${need.family ?? 'any'}:${[...need.ports].sort((a, b) => a - b).join(',')}`
+    if (need.ports.length === 0 && !need.packets) return this.#tables.exit
+    const key = `${need.packets ? 'packets:' : ''}${need.family ?? 'any'}:${[...need.ports].sort((a, b) => a - b).join(',')}`
     const known = this.#exitTables.get(key)
     if (known) return known
     const table = this.#candidates('exit', (relay) => exitServes(relay, need))
@@ -189,10 +193,16 @@ export function draw(candidates: Candidates, random: Random): number | null {
   return indexes[low]!
 }
 
-/** Whether an exit's policy lets all the wanted ports through. */
+/** Whether an exit serves raw packets where they are wanted, and its policy lets all the wanted ports through. */
 export function exitServes(relay: RelayFacts, need: ExitNeed): boolean {
+  return exitMisses(relay, need) === null
+}
+
+/** What an exit lacks for the need, or null. */
+export function exitMisses(relay: RelayFacts, need: ExitNeed): 'packets' | 'port' | null {
+  if (need.packets && !relay.servesPackets) return 'packets'
   const policy = relay.exitPolicy
-  return policy !== null && need.ports.every((port) => allowsPort(policy, port, need.family))
+  return policy !== null && need.ports.every((port) => allowsPort(policy, port, need.family)) ? null : 'port'
 }
 
 /** Weight by position: the capacity that the balance of all fitting relays (before anyone's own wishes) gives to the position. */

@@ -1,12 +1,14 @@
 import type { NodeId } from '../base/index.ts'
 import { allowsPort, type PolicySummary } from '../directory/index.ts'
+import { circuitLimits } from '../onion/index.ts'
 import type { PathConfig } from './config.ts'
 import type { ExitNeed } from './path-view.ts'
 
 /** The part of its lifetime by which a circuit may be retired sooner, so that circuits made together do not end together. */
 const LIFETIME_SPREAD = 0.1
 
-export type CircuitPurpose = 'streams' | 'datagrams'
+/** What a circuit is used for, and for nothing else: raw packets and datagrams must not wait behind a bulk stream. */
+export type CircuitPurpose = 'streams' | 'datagrams' | 'packets'
 
 /** What the pool's decisions need to know of a circuit. Times are monotonic ms. */
 export interface PoolCircuit {
@@ -14,6 +16,7 @@ export interface PoolCircuit {
   readonly state: 'building' | 'ready'
   readonly exit: NodeId
   readonly exitPolicy: PolicySummary
+  readonly exitServesPackets: boolean
   /** Null while it is clean: nothing ever used it, anything may. */
   readonly purpose: CircuitPurpose | null
   readonly isolation: string | null
@@ -21,7 +24,7 @@ export interface PoolCircuit {
   readonly firstUsedAt: number | null
   /** [0, 1), drawn once for each circuit. */
   readonly spread: number
-  /** Open streams or datagram associations. */
+  /** Open streams, datagram associations or packet leases. */
   readonly streams: number
   readonly rttMs: number | null
   /** Owes a sign of life and is late: nothing new is begun on it, and it does not count as one that is ready. */
@@ -155,7 +158,14 @@ export function lifetimeEnd(circuit: PoolCircuit, options: Pick<PoolOptions, 'ci
 
 /** What the exit of a circuit for this request must allow. */
 export function needOf(request: CircuitRequest): ExitNeed {
-  return { ports: request.port === null ? [] : [request.port], family: request.port === null ? null : request.family }
+  const need = { ports: request.port === null ? [] : [request.port], family: request.port === null ? null : request.family }
+  return request.purpose === 'packets' ? { ...need, packets: true } : need
+}
+
+/** How many uses of a kind one circuit takes: no more than its machine does. */
+function mostUses(purpose: CircuitPurpose, { streamsPerCircuit }: PoolOptions): number {
+  if (purpose === 'packets') return Math.min(streamsPerCircuit, circuitLimits.packetStreams)
+  return purpose === 'datagrams' ? Math.min(streamsPerCircuit, circuitLimits.datagramStreams) : streamsPerCircuit
 }
 
 function isClean(circuit: PoolCircuit): boolean {
@@ -166,7 +176,7 @@ function fits(request: CircuitRequest, circuit: PoolCircuit, now: number, option
   return misfit(request, circuit, now, options) === null
 }
 
-type Misfit = 'isolation' | 'purpose' | 'age' | 'full' | 'doubtful' | 'port' | 'refused-before'
+type Misfit = 'isolation' | 'purpose' | 'age' | 'full' | 'doubtful' | 'packets' | 'port' | 'refused-before'
 
 function misfit(request: CircuitRequest, circuit: PoolCircuit, now: number, options: PoolOptions): Misfit | null {
   if (!isClean(circuit)) {
@@ -174,8 +184,9 @@ function misfit(request: CircuitRequest, circuit: PoolCircuit, now: number, opti
     if (circuit.purpose !== request.purpose) return 'purpose'
   }
   if (retireReason(circuit, now, options) !== null || (lifetimeEnd(circuit, options) ?? now + 1) <= now) return 'age'
-  if (circuit.streams >= options.streamsPerCircuit) return 'full'
+  if (circuit.streams >= mostUses(request.purpose, options)) return 'full'
   if (circuit.doubtful) return 'doubtful'
+  if (request.purpose === 'packets' && !circuit.exitServesPackets) return 'packets'
   if (request.port !== null && !allowsPort(circuit.exitPolicy, request.port, request.family)) return 'port'
   return request.excludeExits?.has(circuit.exit) ? 'refused-before' : null
 }
@@ -238,7 +249,7 @@ function promise(
     const plan = planned.find((one) => one.left > 0 && sharesBuild(one.request, request))
     if (plan) plan.left--
     else {
-      planned.push({ request, left: options.streamsPerCircuit - 1 })
+      planned.push({ request, left: mostUses(request.purpose, options) - 1 })
       unserved.push(request)
     }
   }

@@ -1,5 +1,6 @@
 import { type IpAddress, isIpText, type NodeId, networkKey, parseIp } from '../base/index.ts'
 import { carriesOthers, type Descriptor, type PolicySummary } from '../directory/index.ts'
+import { PACKET_VERSIONS } from './constraints.ts'
 
 /** A place in a circuit, in the order of the hops. */
 export type Position = 'guard' | 'middle' | 'exit'
@@ -36,6 +37,8 @@ export interface RelayFacts {
   readonly via: readonly NodeId[]
   readonly exitPolicy: PolicySummary | null
   readonly circuitVersions: readonly number[]
+  /** Whether it serves raw packets in a version of ours. */
+  readonly servesPackets: boolean
 }
 
 /** What the view adds to a descriptor. */
@@ -71,6 +74,7 @@ export function factsOf(descriptor: Descriptor, extra: RelayExtra): RelayFacts {
     via: descriptor.reach.kind === 'relayed' ? descriptor.reach.via : [],
     exitPolicy: descriptor.exitPolicy,
     circuitVersions: descriptor.protocols.circuit,
+    servesPackets: descriptor.protocols.packet.some((version) => PACKET_VERSIONS.includes(version)),
   }
 }
 

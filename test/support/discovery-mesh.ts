@@ -73,7 +73,7 @@ export async function startNode(options: NodeOptions): Promise<DiscoveryNode> {
     exitPolicy: null,
     bandwidth: 1_000_000,
     family: [],
-    protocols: { circuit: [1], link: [1] },
+    protocols: { circuit: [1], link: [1], packet: [] },
     software: 'shallot test',
   })
   const discovery = new Discovery(

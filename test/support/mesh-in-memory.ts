@@ -79,7 +79,7 @@ export class MemoryMesh {
         exitPolicy: isExit ? { ipv4: [{ from: 1, to: 65_535 }], ipv6: [] } : null,
         bandwidth: 1_000_000,
         family: [],
-        protocols: { circuit: [1], link: [1] },
+        protocols: { circuit: [1], link: [1], packet: [] },
         software: 'shallot test',
         work: { period: workPeriod(now, rules.work.periodMs), nonce: new Uint8Array(WORK_NONCE_BYTES) },
       })

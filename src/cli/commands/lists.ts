@@ -98,7 +98,7 @@ function streamsText(list: readonly StreamFacts[]): string {
     durationText(Math.max(0, now - stream.openedAt)),
     bytesText(stream.bytesSent),
     bytesText(stream.bytesReceived),
-    stream.target ?? '(datagrams)',
+    stream.target ?? `(${stream.kind})`,
   ])
   return table(['ID', 'STATE', 'CIRCUIT', 'OPEN FOR', 'SENT', 'RECEIVED', 'TARGET'], rows)
 }

@@ -371,7 +371,7 @@ function signed(rules: NetworkRules, seed: Uint8Array, addresses: readonly strin
     exitPolicy: null,
     bandwidth: 1,
     family: [],
-    protocols: { circuit: [1], link: [1] },
+    protocols: { circuit: [1], link: [1], packet: [] },
     software: '',
     work: { period, nonce: solveWork(suite, { networkId, id, period }, rules.work.bits) },
   }).bytes

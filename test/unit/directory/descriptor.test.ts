@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { MalformedError, type NodeId, nodeKey, SeededRandom } from '../../../src/base/index.ts'
+import { decodeEnvelope, envelopePurpose, sealEnvelope } from '../../../src/directory/envelope.ts'
 import {
   DESCRIPTOR_BYTES_MAX,
   decodeDescriptor,
@@ -14,6 +15,8 @@ import { quickRules, START, suite, testDescriptor, testFields, testRelay } from 
 const random = new SeededRandom(20)
 const relay = testRelay(random)
 const ids = Array.from({ length: 32 }, () => testRelay(random).id)
+
+const purpose = envelopePurpose('shallot-relay-descriptor', '/shallot/relay-descriptor')
 
 const behind = (punchable: boolean) => ({ kind: 'relayed' as const, via: [ids[0]!], punchable })
 
@@ -31,7 +34,7 @@ describe('a descriptor', () => {
         ipv6: [],
       },
       family: [...ids].sort((a, b) => Buffer.compare(nodeKey(a), nodeKey(b))),
-      protocols: { circuit: [1, 3], link: [1] },
+      protocols: { circuit: [1, 3], link: [1], packet: [1, 2] },
     })
     const signed = signDescriptor(suite, relay.seed, fields)
     expect(signed.descriptor).toEqual({ ...fields, id: relay.id })
@@ -50,6 +53,31 @@ describe('a descriptor', () => {
     expect(openDescriptor(suite, signed.bytes).descriptor.reach).toEqual(reach)
     const inBytes = Buffer.concat([Uint8Array.of(code, 2), ...via.map(nodeKey)])
     expect(Buffer.from(signed.bytes).includes(inBytes)).toBe(true)
+  })
+
+  test('says in an extension which versions of raw packets it serves, and is without it where it serves none', () => {
+    const exit = { roles: ['exit' as const], exitPolicy: { ipv4: [], ipv6: [] }, software: 'x' }
+    const serving = (packet: readonly number[]) =>
+      testDescriptor(relay, quickRules, START, { ...exit, protocols: { circuit: [1], link: [1], packet } })
+    const inBytes = (signed: { bytes: Uint8Array }) => Buffer.from(signed.bytes).subarray(0, -66)
+    const tail = [1, 'x'.charCodeAt(0)]
+    expect([...inBytes(serving([2, 1])).subarray(-8)]).toEqual([...tail, 1, 1, 0, 2, 1, 2])
+    expect([...inBytes(serving([])).subarray(-3)]).toEqual([...tail, 0])
+    expect(openDescriptor(suite, serving([2, 1]).bytes).descriptor.protocols.packet).toEqual([1, 2])
+    expect(openDescriptor(suite, serving([]).bytes).descriptor.protocols.packet).toEqual([])
+  })
+
+  test.each([
+    ['by a relay that is no exit', ['middle'], [1, 1, 0, 1, 1], 'is no exit'],
+    ['in no version', ['exit'], [1, 1, 0, 0], '0 packet versions'],
+    ['in versions out of order', ['exit'], [1, 1, 0, 2, 2, 1], 'ascending'],
+    ['twice', ['exit'], [2, 1, 0, 1, 1, 1, 0, 1, 1], 'ascending'],
+  ] as const)('with packets served %s is refused', (_, roles, extensions, problem) => {
+    const fields = { roles, exitPolicy: roles[0] === 'exit' ? { ipv4: [], ipv6: [] } : null }
+    const plain = testDescriptor(relay, quickRules, START, fields).bytes
+    const payload = decodeEnvelope(purpose, plain).payload
+    const changed = Buffer.concat([payload.subarray(0, -1), Uint8Array.from(extensions)])
+    expect(() => decodeDescriptor(sealEnvelope(suite, relay.seed, purpose, changed))).toThrow(problem)
   })
 
   test('has one encoding, whatever order its relays are given in', () => {

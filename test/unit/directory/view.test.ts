@@ -116,7 +116,7 @@ describe('the known tier', () => {
     ['dated in the future', { publishedAt: START + 11 * 60_000 }, {}, 'future'],
     ['expired', { publishedAt: START - 100_000, expiresAt: START }, {}, 'expired'],
     ['valid for too long', { expiresAt: START + 8 * 3_600_000 }, {}, 'lifetime'],
-    ['of other versions', { protocols: { circuit: [2], link: [1] } }, {}, 'protocol'],
+    ['of other versions', { protocols: { circuit: [2], link: [1], packet: [] } }, {}, 'protocol'],
     ['at a private address in the real network', { addresses: ['/ip4/10.0.0.1/tcp/1'] }, { admission: {} }, 'address'],
     ['at a loopback address in the real network', { addresses: ['/ip6/::1/tcp/1'] }, { admission: {} }, 'address'],
     ['at a multicast address even in a testnet', { addresses: ['/ip4/224.0.0.1/tcp/1'] }, {}, 'address'],

@@ -35,7 +35,7 @@ function fields(): OwnFields | null {
     exitPolicy: null,
     bandwidth,
     family: [],
-    protocols: { circuit: [1], link: [1] },
+    protocols: { circuit: [1], link: [1], packet: [] },
     software: 'test',
   }
 }

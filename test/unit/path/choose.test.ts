@@ -229,6 +229,20 @@ describe('choosePath', () => {
     expect(choosePath(viewOf(all), { guards: [], need: web }, new SeededRandom(1))).toMatchObject({ position: 'guard', rule: null })
   })
 
+  it('takes an exit that serves raw packets where they are wanted', () => {
+    const need: ExitNeed = { ports: [], family: null, packets: true }
+    const view = viewOf(relays(8, (n) => ({ servesPackets: n === 3 || n === 4 })))
+    const exits = new Set<unknown>()
+    for (let seed = 0; seed < 50; seed++) {
+      const result = choosePath(view, { guards: [idOf(0)], need }, new SeededRandom(seed))
+      exits.add(result.kind === 'path' ? result.path[2] : result)
+    }
+    expect(exits).toEqual(new Set([idOf(3), idOf(4)]))
+    const none = choosePath(viewOf(relays(6)), { guards: [idOf(0)], need }, new SeededRandom(1))
+    expect(none).toMatchObject({ kind: 'no-path', position: 'exit', rule: 'packets' })
+    expect(explain(none)[0]).toMatch(/no exit for raw packets.*serve no raw packets/)
+  })
+
   it('keeps its own node, and what is near it, out of its paths', () => {
     const all = [...relays(4), relay(9, { address: '1.3.200.1' })]
     const view = viewOf(all, { self: idOf(9) })

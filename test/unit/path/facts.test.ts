@@ -15,7 +15,7 @@ const descriptor: Descriptor = {
   exitPolicy: { ipv4: [], ipv6: [] },
   bandwidth: 5,
   family: [idOf(2)],
-  protocols: { circuit: [1, 2], link: [1] },
+  protocols: { circuit: [1, 2], link: [1], packet: [1, 9] },
   software: 'shallot 0.1.0',
   work: { period: 0, nonce: new Uint8Array(8) },
 }
@@ -26,6 +26,9 @@ describe('factsOf', () => {
     expect(facts.positions).toEqual(['middle', 'exit'])
     expect(facts.networks).toEqual(['192.0.0.0/16', '2001:db8::/32'])
     expect(facts).toMatchObject({ weight: 3, eligible: true, eligibleAsGuard: false, via: [], family: [idOf(2)], circuitVersions: [1, 2] })
+    expect(facts.servesPackets).toBe(true)
+    const foreign = { ...descriptor, protocols: { ...descriptor.protocols, packet: [9] } }
+    expect(factsOf(foreign, { weight: 3, eligible: true }).servesPackets).toBe(false)
   })
 
   it('names the NAT relays in front', () => {

@@ -27,6 +27,7 @@ function circuit(facts: Partial<PoolCircuit> = {}): PoolCircuit {
     state: 'ready',
     exit: idOf(id),
     exitPolicy: anyPort,
+    exitServesPackets: false,
     ...clean,
     createdAt: 0,
     spread: 0,
@@ -64,6 +65,20 @@ describe('pickCircuit', () => {
   it('keeps datagrams on circuits of their own', () => {
     expect(pickCircuit({ ...request, purpose: 'datagrams', port: null }, [used()], 0, options).kind).toBe('build')
     expect(pickCircuit(request, [used({ purpose: 'datagrams' })], 0, options).kind).toBe('build')
+  })
+
+  it('puts raw packets on circuits of their own, at exits that serve them, and no more leases than a machine takes', () => {
+    const packets: CircuitRequest = { ...request, purpose: 'packets', port: null }
+    expect(pickCircuit(packets, [], 0, options)).toMatchObject({ kind: 'build', need: { ports: [], family: null, packets: true } })
+    expect(pickCircuit(packets, [circuit()], 0, options)).toMatchObject({ kind: 'build', why: expect.stringContaining('1 packets') })
+    expect(pickCircuit(packets, [used({ exitServesPackets: true })], 0, options).kind).toBe('build')
+    expect(pickCircuit(packets, [circuit({ id: 60, exitServesPackets: true })], 0, options)).toMatchObject({ circuit: 60, clean: true })
+    const own = used({ id: 61, purpose: 'packets', exitServesPackets: true })
+    expect(pickCircuit(packets, [own], 0, options)).toMatchObject({ circuit: 61 })
+    expect(pickCircuit(request, [own], 0, options).kind).toBe('build')
+    expect(pickCircuit(packets, [{ ...own, streams: 4 }], 0, options)).toMatchObject({ why: expect.stringContaining('1 full') })
+    const datagrams: CircuitRequest = { ...request, purpose: 'datagrams', port: null }
+    expect(pickCircuit(datagrams, [used({ purpose: 'datagrams', streams: 64 })], 0, options).kind).toBe('build')
   })
 
   it('does not use a circuit past its lifetime, a little sooner by its spread', () => {

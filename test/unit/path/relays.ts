@@ -37,6 +37,7 @@ export function relay(
     via: [],
     exitPolicy: { ipv4: [{ from: 1, to: 65_535 }], ipv6: [] },
     circuitVersions: [1],
+    servesPackets: false,
     ...rest,
   }
 }
