@@ -56,7 +56,7 @@ export class UplinkCapture {
     this.#removeFolder = removeFolder
   }
 
-  /** All frames until now, by when they were sent. */
+  /** All frames until now: what is new stands behind what an earlier look gave. */
   async sent(): Promise<readonly SentFrame[]> {
     const marker = Buffer.concat([Buffer.alloc(12, 0xff), Buffer.from([markerType >> 8, markerType & 0xff]), randomBytes(46)])
     await sendFrame(this.uplink.machine, this.uplink.device, marker)
@@ -70,7 +70,7 @@ export class UplinkCapture {
       }
       return waiting.size === 0
     })
-    return [...this.#sent].sort((a, b) => a.at - b.at)
+    return [...this.#sent]
   }
 
   /** Fails when a frame was lost on its way into the capture. */

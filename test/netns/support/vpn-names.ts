@@ -6,6 +6,8 @@ export const names = {
   /** One family only. */
   four: 'four.example.net',
   six: 'six.example.net',
+  /** Has an HTTPS record, for which a browser goes to https at once: the lab's authority is none of a browser's. */
+  modern: 'modern.example.net',
   mail: 'mail.example.net',
   text: 'text.example.net',
   /** Texts of 8 KB in all: an answer for TCP. */

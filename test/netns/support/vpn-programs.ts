@@ -184,7 +184,7 @@ async function digs(world: ProgramWorld): Promise<void> {
     [[names.text, 'TXT'], '"said by the lab"'],
     [[names.zone, 'MX'], `10 ${names.mail}.`],
     [[names.service, 'SRV'], `1 2 80 ${names.web}.`],
-    [[names.web, 'HTTPS'], '1 . alpn="h3,h2"'],
+    [[names.modern, 'HTTPS'], '1 . alpn="h3,h2"'],
     [[names.zone, 'TYPE65280'], '\\# 4 DEADBEEF'],
     [['+tcp', names.web, 'A'], four],
   ]
@@ -285,7 +285,7 @@ async function ping(world: ProgramWorld): Promise<void> {
     // 1420 with the headers of IP and ICMP.
     for (const bytes of [56, 1000, i === 0 ? 1392 : 1372]) {
       // The first ones may go while the way is made.
-      const { stdout } = await world.machine.run('ping', ['-n', '-c', '5', '-i', '0.3', '-W', '10', '-s', String(bytes), address], {
+      const { stdout } = await world.machine.run('ping', ['-n', '-c', '5', '-i', '0.2', '-W', '10', '-s', String(bytes), address], {
         timeoutMs: patientMs,
       })
       const received = Number(/(\d+) received/.exec(stdout)?.[1])
@@ -308,11 +308,11 @@ async function mtr(world: ProgramWorld): Promise<void> {
       '--report',
       '--report-wide',
       '--report-cycles',
-      '4',
+      '3',
       '--interval',
-      '0.5',
+      '0.4',
       '--gracetime',
-      '4',
+      '2',
       address,
     ])
     const hops = [...report.matchAll(/^ *\d+\.\|-- (\S+)/gm)].map(([, hop]) => hop!)

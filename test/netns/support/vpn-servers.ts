@@ -78,7 +78,7 @@ export class VpnServers {
   }
 
   async #startDns(): Promise<void> {
-    const { zone, web, four, six, mail, text, big, service } = names
+    const { zone, web, four, six, modern, mail, text, big, service } = names
     const [address, address6] = this.addresses
     const texts = Array.from({ length: bigText.records }, (_, i) => `--txt-record=${big},${`${i} `.padEnd(bigText.bytes, 'shallot ')}`)
     const args = [
@@ -99,13 +99,14 @@ export class VpnServers {
       `--host-record=${web},${address},${address6}`,
       `--host-record=${four},${address}`,
       `--host-record=${six},${address6}`,
+      `--host-record=${modern},${address},${address6}`,
       `--host-record=${mail},${address}`,
       `--mx-host=${zone},${mail},10`,
       `--srv-host=${service},${web},80,1,2`,
       `--txt-record=${text},said by the lab`,
       ...texts,
       // RFC 9460 §2.2: priority 1, target ".", alpn (key 1) "h3", "h2".
-      `--dns-rr=${web},65,000100000100060268330268${'32'}`,
+      `--dns-rr=${modern},65,00010000010006026833026832`,
       // A type for private use (RFC 6895 §3.1), of no known form.
       `--dns-rr=${zone},65280,deadbeef`,
     ]
