@@ -7,8 +7,13 @@ export interface StackLimits {
   /** TIME-WAIT entries; beyond it the oldest is forgotten (a reused port may then meet old segments: RFC 7323's timestamps still refuse them). */
   readonly timeWaits: number
   readonly listeners: number
-  /** Memory of all connections' buffers together, in bytes. What does not fit is not taken, and not acknowledged. */
+  /**
+   * Memory of all connections' buffers together, in bytes. What does not fit is not taken, and not acknowledged. When it runs out, data behind
+   * gaps are thrown away, then connections whose peers have taken nothing for `stalledMs` give way, the longest stalled first.
+   */
   readonly bufferBytes: number
+  /** How long a peer may keep its window shut (or not answer) before its connection may give way to others, when memory has run out. */
+  readonly stalledMs: number
   /** Memory of all packets being reassembled, in bytes, bookkeeping included. */
   readonly reassemblyBytes: number
   /** Packets being reassembled. */
@@ -36,6 +41,7 @@ export const defaultLimits: StackLimits = {
   timeWaits: 8192,
   listeners: 1024,
   bufferBytes: 256 << 20,
+  stalledMs: 60_000,
   reassemblyBytes: 4 << 20,
   reassemblies: 256,
   fragmentsPerPacket: 64,

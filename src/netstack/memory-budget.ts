@@ -9,6 +9,8 @@ const LARGEST_KEPT_BYTES = 1 << 20
 export class MemoryBudget {
   readonly limit: number
   #used = 0
+  /** A piece was refused since this was last set to false. */
+  exhausted = false
   #kept = 0
   readonly #free = new Map<number, Uint8Array[]>()
 
@@ -22,7 +24,10 @@ export class MemoryBudget {
 
   /** A piece of `bytes`, a power of two; null when the limit is reached. `replaced` bytes will be given back as soon as they are copied. */
   take(bytes: number, replaced = 0): Uint8Array | null {
-    if (this.#used + bytes - replaced > this.limit) return null
+    if (this.#used + bytes - replaced > this.limit) {
+      this.exhausted = true
+      return null
+    }
     this.#used += bytes
     const piece = this.#free.get(bytes)?.pop()
     if (piece === undefined) return new Uint8Array(bytes)

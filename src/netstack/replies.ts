@@ -1,4 +1,4 @@
-import type { IpAddress } from '../base/index.ts'
+import type { IpAddress, Random } from '../base/index.ts'
 import {
   FRAGMENT_HEADER_BYTES,
   ICMP_HEADER_BYTES,
@@ -37,14 +37,19 @@ export interface LooseSegment {
   readonly timestampEcho: number
 }
 
+/** Writes a transport's bytes at `at`, its checksum included, behind the IP header at `ipAt`. */
+type WriteTransport = (bytes: Uint8Array, view: DataView, ipAt: number, at: number) => void
+
 /** Writes packets that are of no connection into the outbox. Each returns false when there was no room. */
 export class Replies {
   readonly #outbox: Outbox
+  readonly #random: Random
   #identification: number
 
-  constructor(outbox: Outbox, identification: number) {
+  constructor(outbox: Outbox, random: Random) {
     this.#outbox = outbox
-    this.#identification = identification
+    this.#random = random
+    this.#identification = random.int(0x1_0000)
   }
 
   segment(segment: LooseSegment): boolean {
@@ -77,31 +82,26 @@ export class Replies {
   /** A datagram, in fragments if it is larger than the path takes. */
   datagram({ from, to, data }: Datagram, mtu: number): boolean {
     const length = UDP_HEADER_BYTES + data.length
-    if (ipHeaderBytes(from.address.bytes.length) + length > mtu) return this.#fragments({ from, to, data }, mtu)
-    const place = this.#place(from.address, length)
-    if (place === null) return false
-    const { batch, at } = place
-    const udpAt = this.#ip(place, from.address, to.address, Protocol.udp, length)
-    batch.bytes.set(data, writeUdp(batch.view, udpAt, from.port, to.port, data.length))
-    writeTransportChecksum(batch.view, at, Protocol.udp, udpAt, udpAt + length, udpAt + 6)
-    batch.commit(udpAt + length - at)
-    return true
+    const write = (bytes: Uint8Array, view: DataView, ipAt: number, at: number): void => {
+      bytes.set(data, writeUdp(view, at, from.port, to.port, data.length))
+      writeTransportChecksum(view, ipAt, Protocol.udp, at, at + length, at + 6)
+    }
+    return this.#whole(from.address, to.address, Protocol.udp, length, mtu, write)
   }
 
-  echo(kind: 'echo-request' | 'echo-reply', { from, to, identifier, sequence, data }: Echo): boolean {
+  /** An echo, in fragments if it is larger than the path takes. */
+  echo(kind: 'echo-request' | 'echo-reply', { from, to, identifier, sequence, data }: Echo, mtu: number): boolean {
     const length = ICMP_HEADER_BYTES + data.length
-    const place = this.#place(from, length)
-    if (place === null) return false
-    const { batch, at } = place
-    const icmpAt = this.#ip(place, from, to, from.family === 4 ? Protocol.icmp : Protocol.icmp6, length)
-    batch.bytes.set(data, icmpAt + ICMP_HEADER_BYTES)
-    writeIcmp(batch.view, at, icmpAt, kind, (identifier << 16) | sequence, data.length)
-    batch.commit(icmpAt + length - at)
-    return true
+    const protocol = from.family === 4 ? Protocol.icmp : Protocol.icmp6
+    const write = (bytes: Uint8Array, view: DataView, ipAt: number, at: number): void => {
+      bytes.set(data, at + ICMP_HEADER_BYTES)
+      writeIcmp(view, ipAt, at, kind, (identifier << 16) | sequence, data.length)
+    }
+    return this.#whole(from, to, protocol, length, mtu, write)
   }
 
-  /** An ICMP error from `from` to `to` about a packet, which is quoted as far as it fits. */
-  error(kind: IcmpErrorKind, from: IpAddress, to: IpAddress, quoted: Uint8Array, mtu = 0): boolean {
+  /** An ICMP error from `from` to `to` about a packet, which is quoted as far as it fits; `rest`: the MTU of packet-too-big, or what a problem points at. */
+  error(kind: IcmpErrorKind, from: IpAddress, to: IpAddress, quoted: Uint8Array, rest = 0): boolean {
     const room = ICMP_ERROR_BYTES[from.family] - ipHeaderBytes(from.bytes.length) - ICMP_HEADER_BYTES
     const body = quoted.subarray(0, room)
     const length = ICMP_HEADER_BYTES + body.length
@@ -110,8 +110,19 @@ export class Replies {
     const { batch, at } = place
     const icmpAt = this.#ip(place, from, to, from.family === 4 ? Protocol.icmp : Protocol.icmp6, length)
     batch.bytes.set(body, icmpAt + ICMP_HEADER_BYTES)
-    writeIcmp(batch.view, at, icmpAt, kind, mtu, body.length)
+    writeIcmp(batch.view, at, icmpAt, kind, rest, body.length)
     batch.commit(icmpAt + length - at)
+    return true
+  }
+
+  #whole(from: IpAddress, to: IpAddress, protocol: number, length: number, mtu: number, write: WriteTransport): boolean {
+    if (ipHeaderBytes(from.bytes.length) + length > mtu) return this.#fragments(from, to, protocol, length, mtu, write)
+    const place = this.#place(from, length)
+    if (place === null) return false
+    const { batch, at } = place
+    const dataAt = this.#ip(place, from, to, protocol, length)
+    write(batch.bytes, batch.view, at, dataAt)
+    batch.commit(dataAt + length - at)
     return true
   }
 
@@ -125,18 +136,17 @@ export class Replies {
   }
 
   /** RFC 791 §3.2, RFC 8200 §4.5. */
-  #fragments({ from, to, data }: Datagram, mtu: number): boolean {
-    const total = UDP_HEADER_BYTES + data.length
-    const is4 = from.address.family === 4
-    const headerBytes = ipHeaderBytes(from.address.bytes.length)
-    // The checksum is over the whole datagram: written behind a header that is not sent.
+  #fragments(from: IpAddress, to: IpAddress, protocol: number, total: number, mtu: number, write: WriteTransport): boolean {
+    const is4 = from.family === 4
+    const headerBytes = ipHeaderBytes(from.bytes.length)
+    // The checksum is over the whole: written behind a header that is not sent.
     const packet = new Uint8Array(headerBytes + total)
     const view = new DataView(packet.buffer)
-    const fields = { source: from.address.bytes, destination: to.address.bytes, hopLimit: HOP_LIMIT }
-    writeIp(packet, view, 0, { ...fields, protocol: Protocol.udp }, total)
-    packet.set(data, writeUdp(view, headerBytes, from.port, to.port, data.length))
-    writeTransportChecksum(view, 0, Protocol.udp, headerBytes, packet.length, headerBytes + 6)
-    this.#identification = (this.#identification + 1) >>> 0
+    const fields = { source: from.bytes, destination: to.bytes, hopLimit: HOP_LIMIT }
+    writeIp(packet, view, 0, { ...fields, protocol }, total)
+    write(packet, view, 0, headerBytes)
+    // IPv4 has room for a count only (RFC 6864); IPv6's number is nobody's to guess (RFC 7739 §5.3).
+    this.#identification = is4 ? (this.#identification + 1) & 0xffff : this.#random.int(2 ** 32)
     const extra = is4 ? 0 : FRAGMENT_HEADER_BYTES
     const step = (mtu - headerBytes - extra) & ~7
     for (let offset = 0; offset < total; offset += step) {
@@ -147,14 +157,14 @@ export class Replies {
       const { batch, at } = place
       let dataAt: number
       if (is4) {
-        const identification = this.#identification & 0xffff
-        dataAt = writeIp(batch.bytes, batch.view, at, { ...fields, protocol: Protocol.udp, identification, dontFragment: false }, length)
+        const identification = this.#identification
+        dataAt = writeIp(batch.bytes, batch.view, at, { ...fields, protocol, identification, dontFragment: false }, length)
         const field = (more ? 0x2000 : 0) | (offset >> 3)
         batch.view.setUint16(at + 6, field)
         batch.view.setUint16(at + 10, updateChecksum(batch.view.getUint16(at + 10), 0, field))
       } else {
         const headerAt = writeIp(batch.bytes, batch.view, at, { ...fields, protocol: Protocol.fragment }, extra + length)
-        batch.view.setUint16(headerAt, Protocol.udp << 8)
+        batch.view.setUint16(headerAt, protocol << 8)
         batch.view.setUint16(headerAt + 2, offset | (more ? 1 : 0))
         batch.view.setUint32(headerAt + 4, this.#identification)
         dataAt = headerAt + FRAGMENT_HEADER_BYTES

@@ -1,5 +1,6 @@
 import { assert, equalBytes, type IpAddress, ipFromBytes, type Random, ShallotError, TokenBucket } from '../base/index.ts'
 import {
+  ICMP_HEADER_BYTES,
   type IcmpErrorKind,
   IcmpHeader,
   IPV6_HEADER_BYTES,
@@ -24,7 +25,7 @@ import { Outbox } from './outbox.ts'
 import { PathMtus } from './path-mtus.ts'
 import { Reassembly } from './reassembly.ts'
 import { Replies } from './replies.ts'
-import type { TcpConnection } from './tcp/connection.ts'
+import { SMALLEST_PATH_MTU, type TcpConnection } from './tcp/connection.ts'
 import { TcpEngine } from './tcp-engine.ts'
 
 export interface StackOptions {
@@ -83,7 +84,7 @@ export class Stack {
     this.#options = options
     this.#limits = { ...defaultLimits, ...options.limits }
     this.#outbox = new Outbox(this.#limits.outboxPackets, this.#limits.outboxBytes)
-    this.#replies = new Replies(this.#outbox, options.random.int(2 ** 32))
+    this.#replies = new Replies(this.#outbox, options.random)
     this.#reassembly = new Reassembly(this.#limits)
     this.#pathMtus = new PathMtus(options.mtu, this.#limits.pathMtus)
     this.#events = new EventQueue(this.#limits.queuedEvents, this.#limits.queuedEventBytes)
@@ -128,10 +129,10 @@ export class Stack {
     return this.#replies.datagram(datagram, this.#pathMtus.get(datagram.to.address, now))
   }
 
-  /** Sends an echo request or reply of at most the link's MTU. False: no room now, or too long. */
+  /** Sends an echo request or reply, in fragments if it must be. False: no room now, or it is longer than a packet can be. */
   sendEcho(kind: 'echo-request' | 'echo-reply', echo: Echo): boolean {
-    if (ipHeaderBytes(echo.from.bytes.length) + 8 + echo.data.length > this.#options.mtu) return false
-    return this.#replies.echo(kind, echo)
+    if (echo.data.length > 65_535 - ICMP_HEADER_BYTES - (echo.from.family === 4 ? 20 : 0)) return false
+    return this.#replies.echo(kind, echo, this.#options.mtu)
   }
 
   /** Says that a datagram did not arrive, in the name of where it went (or of `reporter`). At most `icmpErrorsPerSecond`. */
@@ -179,11 +180,13 @@ export class Stack {
   input(batch: PacketBatch, now: number): void {
     const { bytes, view } = batch
     for (let i = 0; i < batch.count; i++) this.#packet(bytes, view, batch.start(i), batch.end(i), now)
+    this.#tcp.relieve(now)
   }
 
   /** Does what is due. */
   poll(now: number): void {
     this.#tcp.timers.run(now)
+    this.#tcp.relieve(now)
     if (this.#reassembly.deadline <= now) {
       this.#reassembly.expire(now, (header) => this.#tellExpired(header, now))
     }
@@ -220,6 +223,10 @@ export class Stack {
       this.counters.ignored++
       return
     }
+    if (ip.refusedOption) {
+      this.counters.malformed++
+      return
+    }
     if (ip.isFragment) {
       this.counters.fragments++
       const whole = this.#reassembly.add(ip, bytes, now)
@@ -251,11 +258,13 @@ export class Stack {
     if (!isUnicast(bytes, ip.sourceAt, ip.addressBytes) || !isUnicast(bytes, ip.destinationAt, ip.addressBytes)) return false
     if (equalAt(bytes, ip.sourceAt, ip.destinationAt, ip.addressBytes)) return false
     if (this.#options.promiscuous === true) return true
-    return this.#options.addresses.some(({ bytes: own }) => {
-      if (own.length !== ip.addressBytes) return false
-      for (let i = 0; i < own.length; i++) if (own[i] !== bytes[ip.destinationAt + i]) return false
-      return true
-    })
+    for (const { bytes: own } of this.#options.addresses) {
+      if (own.length !== ip.addressBytes) continue
+      let i = 0
+      while (i < own.length && own[i] === bytes[ip.destinationAt + i]) i++
+      if (i === own.length) return true
+    }
+    return false
   }
 
   #datagram(ip: IpHeader, view: DataView, bytes: Uint8Array, now: number): void {
@@ -304,7 +313,7 @@ export class Stack {
       data: bytes.slice(icmp.bodyStart, icmp.end),
     }
     if (!answer) this.#events.push({ type: icmp.kind === 'echo-request' ? 'echo-request' : 'echo-reply', ...echo }, length)
-    // An echo that came in fragments is answered only as far as one packet goes.
+    // All of it, in fragments if it came so (RFC 1122 §3.2.2.6).
     else this.sendEcho('echo-reply', { ...echo, from: echo.to, to: echo.from })
   }
 
@@ -314,6 +323,8 @@ export class Stack {
     if (about === null || icmp.kind === 'other' || icmp.kind === 'echo-request' || icmp.kind === 'echo-reply') return
     const mtu = icmp.kind === 'packet-too-big' ? (icmp.mtu === 0 ? about.smallerMtu : icmp.mtu) : 0
     if (about.protocol === Protocol.tcp) {
+      // RFC 8201 §4: an IPv6 path takes 1280 bytes, whoever says otherwise.
+      if (icmp.kind === 'packet-too-big' && ip.version === 6 && mtu < SMALLEST_PATH_MTU[6]) return
       this.#tcp.icmp(icmp.kind, about.from, about.to, about.sequence, mtu, now)
       return
     }
@@ -327,12 +338,14 @@ export class Stack {
 
   #unknownProtocol(ip: IpHeader, bytes: Uint8Array, now: number): void {
     // RFC 1122 §3.2.2.1. In promiscuous mode silence: the destination is not us.
-    if (this.#options.promiscuous !== true && ip.protocol !== Protocol.noNext) this.#error('protocol-unreachable', ip, bytes, now)
+    if (this.#options.promiscuous === true || ip.protocol === Protocol.noNext) return
+    // RFC 4443 §3.4: where the number stands that we don't know.
+    this.#error('protocol-unreachable', ip, bytes, now, ip.version === 6 ? ip.protocolAt - ip.start : 0)
   }
 
-  #error(kind: IcmpErrorKind, ip: IpHeader, bytes: Uint8Array, now: number): void {
+  #error(kind: IcmpErrorKind, ip: IpHeader, bytes: Uint8Array, now: number, rest = 0): void {
     if (!this.#icmpErrors.take(1, now)) return
-    this.#replies.error(kind, destinationOf(ip, bytes), sourceOf(ip, bytes), bytes.subarray(ip.start, ip.end))
+    this.#replies.error(kind, destinationOf(ip, bytes), sourceOf(ip, bytes), bytes.subarray(ip.start, ip.end), rest)
   }
 
   #tellExpired(header: Uint8Array, now: number): void {

@@ -27,6 +27,12 @@ import { TimerHeap } from './timers.ts'
 const FIRST_EPHEMERAL_PORT = 32_768
 const LAST_EPHEMERAL_PORT = 60_999
 const PORT_TRIES = 64
+/** Between two answers of one TIME-WAIT entry to what is not its FIN (Linux's tcp_invalid_ratelimit). */
+const TIME_WAIT_ANSWER_MS = 500
+/** Memory that has run out is looked for at most so often: it means a look at every connection. */
+const RELIEF_PERIOD_MS = 250
+/** What relief aims at, as a share of the memory. */
+const RELIEVED_SHARE = 7 / 8
 
 export interface TcpEngineModules {
   readonly settings: TcpSettings
@@ -57,6 +63,7 @@ export class TcpEngine implements ConnectionHost {
   readonly #noticed: TcpConnection[] = []
   #noticedFrom = 0
   readonly #resets: TokenBucket
+  #relievedAt = Number.NEGATIVE_INFINITY
 
   constructor(modules: TcpEngineModules) {
     this.#modules = modules
@@ -223,12 +230,17 @@ export class TcpEngine implements ConnectionHost {
         return
       }
     }
-    if (!this.#resets.take(1, now)) return
-    if ((flags & TcpFlag.fin) !== 0 && ((segment.sequence + segment.payloadBytes + 1) | 0) === entry.received) {
+    const isFin = (flags & TcpFlag.fin) !== 0 && ((segment.sequence + segment.payloadBytes + 1) | 0) === entry.received
+    if (isFin) {
       entry.deadline = now + this.settings.timeWaitMs
       this.timers.update(entry)
+    } else {
+      // A bare ACK in its place wants no answer: two ends in TIME-WAIT would answer each other's answers.
+      const isBare = segment.payloadBytes === 0 && (flags & (TcpFlag.syn | TcpFlag.fin)) === 0
+      if ((isBare && segment.sequence === entry.received) || now - entry.answeredAt < TIME_WAIT_ANSWER_MS) return
+      entry.answeredAt = now
     }
-    this.#acknowledge(entry, now)
+    if (this.#resets.take(1, now)) this.#acknowledge(entry, now)
   }
 
   #acknowledge(entry: TimeWait, now: number): void {
@@ -265,6 +277,25 @@ export class TcpEngine implements ConnectionHost {
         now,
       )
     this.touch(flow)
+  }
+
+  // --- memory
+
+  /** Call now and then: makes room when a buffer was refused its memory. Peers that hold it without using it pay first (RFC 6429). */
+  relieve(now: number): void {
+    if (!this.budget.exhausted || now - this.#relievedAt < RELIEF_PERIOD_MS) return
+    this.budget.exhausted = false
+    this.#relievedAt = now
+    const stalled: TcpConnection[] = []
+    for (const connection of this.all()) {
+      connection.prune()
+      if (now - connection.stalledAt >= this.#limits.stalledMs) stalled.push(connection)
+    }
+    stalled.sort((a, b) => a.stalledAt - b.stalledAt)
+    for (const connection of stalled) {
+      if (this.budget.used <= this.budget.limit * RELIEVED_SHARE) return
+      connection.drop('overloaded', now)
+    }
   }
 
   // --- what goes out

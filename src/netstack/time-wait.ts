@@ -14,6 +14,8 @@ export class TimeWait extends Flow {
   /** Null: without timestamps. */
   readonly timestampOffset: number | null
   deadline: number
+  /** When it last answered something that needs no answer to go on. */
+  answeredAt = Number.NEGATIVE_INFINITY
   heapIndex = -1
   heapTime = Number.POSITIVE_INFINITY
   readonly #expired: (entry: TimeWait) => void

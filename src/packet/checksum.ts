@@ -1,24 +1,31 @@
 /**
- * The Internet checksum (RFC 1071). Sums are held unfolded: a sum over any packet stays far below 2^53, and below 2^31 for what is
- * added up here (64 KiB), so adding sums is adding numbers. Ranges start at an even distance from each other.
+ * The Internet checksum (RFC 1071). Adding sums is adding numbers; `foldChecksum` brings them to 16 bits. Ranges start at an even distance from
+ * each other, and are of a packet: at most 64 KiB and its headers.
  */
 
-/** The sum of the 16-bit words of a range; an odd last byte counts as the high half of a word. Fast for a whole packet: 16 bytes a step. */
+/**
+ * The sum of the 16-bit words of a range, folded to 16 bits; an odd last byte counts as the high half of a word. Fast for a whole packet: 16 bytes
+ * a step, in the byte order of the machines we run on; the order is put right in the end, which is the same (RFC 1071 §2 B).
+ */
 export function sumRange(view: DataView, start: number, end: number): number {
   let at = start
-  let high = 0
   let low = 0
+  let high = 0
   for (const stop = end - 16; at <= stop; at += 16) {
-    const a = view.getInt32(at)
-    const b = view.getInt32(at + 4)
-    const c = view.getInt32(at + 8)
-    const d = view.getInt32(at + 12)
-    low += (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff)
-    high += (a >>> 16) + (b >>> 16) + (c >>> 16) + (d >>> 16)
+    const a = view.getUint32(at, true)
+    const b = view.getUint32(at + 4, true)
+    const c = view.getUint32(at + 8, true)
+    const d = view.getUint32(at + 12, true)
+    // Below 2^31 for 64 KiB, so it stays an integer.
+    low = (low + (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff)) | 0
+    high = (high + (a >>> 16) + (b >>> 16) + (c >>> 16) + (d >>> 16)) | 0
   }
-  for (const stop = end - 2; at <= stop; at += 2) low += view.getUint16(at)
-  if (at < end) low += view.getUint8(at) << 8
-  return high + low
+  for (const stop = end - 2; at <= stop; at += 2) low += view.getUint16(at, true)
+  if (at < end) low += view.getUint8(at)
+  let sum = (low & 0xffff) + (low >>> 16) + (high & 0xffff) + (high >>> 16)
+  sum = (sum & 0xffff) + (sum >>> 16)
+  sum = (sum & 0xffff) + (sum >>> 16)
+  return ((sum & 0xff) << 8) | (sum >>> 8)
 }
 
 /** The checksum field for a sum: folded to 16 bits and complemented. 0 over a range that holds its own right checksum. */

@@ -1,4 +1,4 @@
-import type { Random } from '../base/index.ts'
+import { type Random, SeededRandom } from '../base/index.ts'
 import { PacketBatch } from './batch.ts'
 import type { Medium, PacketPort, PacketPortHandlers, PortStats } from './port.ts'
 
@@ -30,7 +30,11 @@ interface Flying {
   readonly bytes: Uint8Array
 }
 
-/** One direction of a bad path, without time of its own: packets go in with the time, and come out when it has come. */
+/**
+ * One direction of a bad path, without time of its own: packets go in with the time, and come out when it has come. What becomes of the n-th packet
+ * is decided by the seed and n (and by the lengths of those before, where bits are flipped), whenever it comes; only queues that overflow depend
+ * on the time.
+ */
 export class FaultyPath {
   faults: Faults
   readonly #random: Random
@@ -53,8 +57,8 @@ export class FaultyPath {
       this.lost++
       return
     }
-    this.#fly(packet.slice(), now)
-    if (this.#happens(faults.duplicate)) this.#fly(packet.slice(), now)
+    const copies = this.#happens(faults.duplicate) ? 2 : 1
+    for (let i = 0; i < copies; i++) this.#fly(packet, now)
   }
 
   /** When the next packet comes out; null when none is on its way. */
@@ -79,13 +83,16 @@ export class FaultyPath {
     return share !== undefined && share > 0 && this.#random.unit() < share
   }
 
-  #fly(bytes: Uint8Array, now: number): void {
+  #fly(packet: Uint8Array, now: number): void {
     const { faults } = this
+    // All that is left to chance comes first: what is dropped for want of room must not change what becomes of the next.
+    const flipped = this.#happens(faults.corrupt) && packet.length > 0 ? this.#random.int(8 * packet.length) : -1
+    const jitterMs = faults.jitterMs === undefined ? 0 : this.#random.unit() * faults.jitterMs
+    const heldMs = this.#happens(faults.reorder) ? this.#random.unit() * (faults.reorderMs ?? 5) : null
     if (this.#heap.length >= (faults.queuePackets ?? 4096)) {
       this.lost++
       return
     }
-    if (this.#happens(faults.corrupt) && bytes.length > 0) bytes[this.#random.int(bytes.length)]! ^= 1 << this.#random.int(8)
     let at = now
     if (faults.bytesPerSecond !== undefined) {
       const start = Math.max(now, this.#freeAt)
@@ -93,14 +100,14 @@ export class FaultyPath {
         this.lost++
         return
       }
-      at = start + (bytes.length * 1000) / faults.bytesPerSecond
+      at = start + (packet.length * 1000) / faults.bytesPerSecond
       this.#freeAt = at
     }
-    at += faults.delayMs ?? 0
-    if (faults.jitterMs !== undefined) at += this.#random.unit() * faults.jitterMs
-    at = Math.max(at, this.#lastAt)
-    if (this.#happens(faults.reorder)) at += this.#random.unit() * (faults.reorderMs ?? 5)
-    else this.#lastAt = at
+    at = Math.max(at + (faults.delayMs ?? 0) + jitterMs, this.#lastAt)
+    if (heldMs === null) this.#lastAt = at
+    else at += heldMs
+    const bytes = packet.slice()
+    if (flipped >= 0) bytes[flipped >> 3]! ^= 1 << (flipped & 7)
     this.#rise({ at, order: this.#order++, bytes })
   }
 
@@ -145,6 +152,7 @@ export interface FaultTime {
 }
 
 export interface FaultyPortOptions {
+  /** Each direction has a seed of its own from it, so that the fate of one's packets does not depend on when the other's come. */
   readonly random: Random
   readonly time: FaultTime
   readonly outgoing?: Faults
@@ -169,8 +177,8 @@ export class FaultyPort implements PacketPort {
   constructor(port: PacketPort, options: FaultyPortOptions) {
     this.#port = port
     this.#time = options.time
-    this.outgoing = new FaultyPath(options.outgoing ?? {}, options.random)
-    this.incoming = new FaultyPath(options.incoming ?? {}, options.random)
+    this.outgoing = new FaultyPath(options.outgoing ?? {}, new SeededRandom(options.random.int(2 ** 32)))
+    this.incoming = new FaultyPath(options.incoming ?? {}, new SeededRandom(options.random.int(2 ** 32)))
     this.#out = new PacketBatch(64, 64 * (port.mtu + 3))
     this.#in = new PacketBatch(64, 64 * (port.mtu + 3))
   }

@@ -65,6 +65,13 @@ export class IpHeader {
   /** IPv6: where the field that holds the fragment header's number lies, and where that header starts; 0 without one. */
   fragmentNextAt = 0
   fragmentHeaderAt = 0
+  /** Where `protocol` stands: what an ICMPv6 parameter problem points at (RFC 4443 §3.4). */
+  protocolAt = 0
+  /**
+   * IPv6: it has an option that whom the packet is for must know or else discard it (RFC 8200 §4.2: action bits not 00), and none of those is known
+   * here. Who only passes packets on may ignore destination options.
+   */
+  refusedOption = false
 
   /** Reads the header of the packet at `start`. Null when it is in order; then every field is set and within bounds. */
   parse(view: DataView, start: number, end: number): IpProblem | null {
@@ -98,6 +105,8 @@ export class IpHeader {
     this.isFragment = (fragment & 0x3fff) !== 0
     this.hopLimit = view.getUint8(start + 8)
     this.protocol = view.getUint8(start + 9)
+    this.protocolAt = start + 9
+    this.refusedOption = false
     this.sourceAt = start + 12
     this.destinationAt = start + 16
     this.payloadStart = start + headerBytes
@@ -116,6 +125,8 @@ export class IpHeader {
     this.trafficClass = (view.getUint16(start) >> 4) & 0xff
     this.hopLimit = view.getUint8(start + 7)
     this.protocol = view.getUint8(start + 6)
+    this.protocolAt = start + 6
+    this.refusedOption = false
     this.sourceAt = start + 8
     this.destinationAt = start + 24
     this.payloadStart = start + IPV6_HEADER_BYTES
@@ -154,6 +165,7 @@ export class IpHeader {
       if (this.protocol === Protocol.routing && view.getUint8(at + 3) !== 0) return 'routing-header'
       if (this.protocol === Protocol.fragment) {
         const problem = this.#readFragment(view, at, nextAt)
+        this.protocolAt = at
         if (problem !== null || this.isFragment) return problem
         nextAt = at
         continue
@@ -161,10 +173,29 @@ export class IpHeader {
       // RFC 4302 §2.2: the authentication header counts in words of four bytes.
       const length = this.protocol === Protocol.authentication ? (view.getUint8(at + 1) + 2) << 2 : (view.getUint8(at + 1) + 1) << 3
       if (length > this.end - at) return 'extension-headers'
+      const hasOptions = this.protocol === Protocol.hopByHop || this.protocol === Protocol.destinationOptions
+      if (hasOptions && !this.#readOptions(view, at + 2, at + length)) return 'extension-headers'
       nextAt = at
+      this.protocolAt = at
       this.protocol = view.getUint8(at)
       this.payloadStart = at + length
     }
+  }
+
+  /** RFC 8200 §4.2: type, length, data; a lone 0 is padding. False: they do not fit their header. */
+  #readOptions(view: DataView, start: number, end: number): boolean {
+    for (let at = start; at < end; ) {
+      const type = view.getUint8(at)
+      if (type === 0) {
+        at++
+        continue
+      }
+      if (end - at < 2) return false
+      if (type >> 6 !== 0) this.refusedOption = true
+      at += 2 + view.getUint8(at + 1)
+      if (at > end) return false
+    }
+    return true
   }
 
   #readFragment(view: DataView, at: number, nextAt: number): IpProblem | null {

@@ -19,6 +19,8 @@ const MOST_DUPLICATE_ACKS = 16
 const TURN_SEGMENTS = 32
 /** RFC 9293 §3.7.1: what a peer takes that does not say. */
 const DEFAULT_MSS = { 4: 536, 6: 1220 } as const
+/** A peer that asks for less wants to make us work: a segment costs the same however small (FreeBSD's tcp.minmss). */
+const SMALLEST_MSS = 216
 /** Time-outs in a row for the same full-sized segment that make a black hole likelier than bad luck. */
 const BLACK_HOLE_TIMEOUTS = 3
 /** Below this a path MTU is not believed: RFC 8201 §4, and for IPv4 what every Linux refuses too (net.ipv4.route.min_pmtu is 552). */
@@ -221,6 +223,7 @@ export class TcpConnection extends Flow {
       return
     }
     this.#released = true
+    this.#sender.orphaned = true
     this.#receiver.discard()
     this.end()
     this.#finWaitAt = this.#state === 'fin-wait-2' ? this.#lastHeard + this.#host.settings.finWaitMs : NEVER
@@ -297,7 +300,7 @@ export class TcpConnection extends Flow {
     this.#irs = segment.sequence
     this.#receiver.start(segment.sequence, Math.min(0xffff, settings.receiveBufferBytes))
     this.#lastAckSent = this.#receiver.next
-    if (segment.mss >= 0) this.#peerMss = Math.max(64, segment.mss)
+    if (segment.mss >= 0) this.#peerMss = Math.max(SMALLEST_MSS, segment.mss)
     this.#writer.timestamps = settings.timestamps && segment.hasTimestamps
     this.#writer.sack = settings.sack && segment.sackPermitted
     this.#sender.sackAllowed = this.#writer.sack
@@ -442,7 +445,8 @@ export class TcpConnection extends Flow {
     const length = segment.payloadBytes + ((segment.flags & TcpFlag.syn) !== 0 ? 1 : 0) + ((segment.flags & TcpFlag.fin) !== 0 ? 1 : 0)
     const { next, window } = this.#receiver
     const offset = distance(next, segment.sequence)
-    if (length === 0) return window === 0 ? offset === 0 : offset >= 0 && offset < window
+    // Also at the very edge, one further than §3.10.7.4 has it: a peer that filled the window and lost a segment sends its ACKs from there.
+    if (length === 0) return offset >= 0 && offset <= window
     // A zero window takes no data, but what else the segment says is heard (§3.10.7.4: "special allowance").
     if (window === 0) return offset === 0
     const last = offset + length - 1
@@ -526,7 +530,7 @@ export class TcpConnection extends Flow {
     // The urgent pointer is not looked at: its data are data (RFC 6093 §6).
     if ((segment.flags & TcpFlag.fin) !== 0) receiver.noteFin((segment.sequence + length) | 0)
     if (length > 0) {
-      if (length > this.#peerSegment) this.#peerSegment = length
+      if (length > this.#peerSegment) this.#peerSegment = Math.min(length, this.#maxMss)
       if (this.#released && after((segment.sequence + length) | 0, receiver.next)) {
         // RFC 9293 §3.6.1: nobody is there to take it.
         this.#host.reset(this, this.#sender.next, receiver.next)
@@ -728,7 +732,7 @@ export class TcpConnection extends Flow {
       sequence,
       receiver.next,
       flags,
-      receiver.advertise(),
+      receiver.advertise(this.#peerSegment),
       this.timestampAt(now),
       this.#timestampRecent,
       receiver.ranges,
@@ -745,10 +749,22 @@ export class TcpConnection extends Flow {
 
   // --- the end
 
+  /** Since when the peer has taken nothing of what waits for it; infinity: nothing waits. */
+  get stalledAt(): number {
+    return this.#state === 'closed' ? NEVER : this.#sender.stalledAt
+  }
+
+  /** Memory is short: what came behind a gap is thrown away, the peer will send it again (RFC 2018 §8). Returns the bytes that were freed. */
+  prune(): number {
+    return this.#receiver.prune()
+  }
+
   /** The stack gives way under load, or is stopped. */
   drop(reason: CloseReason, now: number): void {
     if (this.#state === 'closed') return
-    if (this.#state !== 'asked' && this.#state !== 'syn-sent') this.#host.reset(this, this.#sender.next, this.#receiver.next)
+    // One of a flood of SYNs goes silently: the RST would go to somebody who asked for nothing.
+    const isSilent = this.#state === 'asked' || this.#state === 'syn-sent' || (reason === 'overloaded' && this.#state === 'syn-received')
+    if (!isSilent) this.#host.reset(this, this.#sender.next, this.#receiver.next)
     this.#close(reason, now)
   }
 

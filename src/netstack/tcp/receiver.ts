@@ -3,6 +3,14 @@ import { ByteRing } from './byte-ring.ts'
 import { ReceivedRanges } from './ranges.ts'
 import { after, before, distance } from './sequence.ts'
 
+/** What a peer may send before it has proven that it sends at all: what 16 bits say. */
+const FIRST_WINDOW = 0xffff
+/**
+ * The window is at most so many times what has come in order. Slow start doubles, so this never holds anybody back; but who has sent nothing
+ * can't make us hold a whole buffer by a single byte at its far end.
+ */
+const WINDOW_PER_RECEIVED = 4
+
 /**
  * The receiving half of a connection: data in order and behind gaps, the window, the FIN.
  *
@@ -24,13 +32,15 @@ export class Receiver {
   finished = false
   /** Shift of the windows we send. */
   scale = 0
-  /** Received bytes that were taken in. */
-  totalBytes = 0
+  /** How much may be held now: grows to the limit with what has come. */
+  #allowed: number
+  #inOrderBytes = 0
   #discarding = false
 
   constructor(budget: MemoryBudget, limit: number) {
     this.#ring = new ByteRing(budget)
     this.#limit = limit
+    this.#allowed = Math.min(limit, FIRST_WINDOW)
   }
 
   /** The peer's SYN stood at `initial`; our own promises `window` bytes. */
@@ -52,20 +62,22 @@ export class Receiver {
 
   /** How many bytes the edge could move right. */
   get windowGrowth(): number {
-    return distance(this.#edge, (this.#read + this.#limit) | 0)
+    return distance(this.#edge, (this.#read + this.#allowed) | 0)
   }
 
-  /** The window to put into a segment, scaled; what it says is promised from now on. */
-  advertise(): number {
-    const room = Math.min(distance(this.next, (this.#read + this.#limit) | 0), 0xffff << this.scale)
-    // What was promised stays so, rounded up to what the scale can say.
-    const promised = (this.window + (1 << this.scale) - 1) >> this.scale
-    const scaled = Math.max(0, room) >> this.scale
-    const edge = (this.next + (scaled << this.scale)) | 0
-    const told = Math.min(0xffff, Math.max(scaled, promised))
-    if (after(edge, this.#edge)) this.#edge = edge
-    else this.#edge = (this.next + (told << this.scale)) | 0
-    return told
+  /**
+   * The window to put into a segment, scaled and rounded down; the edge that it (or an earlier one) tells is kept to, however it was rounded
+   * since (RFC 7323 §2.4).
+   */
+  advertise(mss: number): number {
+    // A little more room is not told at all, or the peer would fill it with a little segment (RFC 9293 §3.8.6.2.2, MUST-39).
+    if (this.windowGrowth >= Math.min(this.#allowed / 2, mss)) {
+      const most = (this.next + (0xffff << this.scale)) | 0
+      const edge = (this.#read + this.#allowed) | 0
+      const told = before(most, edge) ? most : edge
+      if (after(told, this.#edge)) this.#edge = told
+    }
+    return Math.min(0xffff, this.window >> this.scale)
   }
 
   /** How far the window's edge would move if it were told now; whether that is worth a segment of its own (RFC 9293 §3.8.6.2.2). */
@@ -73,8 +85,8 @@ export class Receiver {
     if (this.finished) return false
     const growth = this.windowGrowth
     const told = this.window
-    if (growth >= this.#limit / 2) return true
-    return told < 2 * mss ? growth >= Math.min(this.#limit / 2, 2 * mss) : growth >= this.#limit / 4
+    if (growth >= this.#allowed / 2) return true
+    return told < 2 * mss ? growth >= Math.min(this.#allowed / 2, 2 * mss) : growth >= this.#allowed / 4
   }
 
   /**
@@ -95,10 +107,7 @@ export class Receiver {
       start += distance(left, this.next)
       left = this.next
     }
-    // Rounding up may have promised a little more than the limit: that much is refused, and comes again.
-    const end = (this.#read + this.#limit) | 0
     if (after(right, this.#edge)) right = this.#edge
-    if (after(right, end)) right = end
     if (this.#finAt !== null && after(right, this.#finAt)) right = this.#finAt
     if (!before(left, right)) return 'refused'
     if (this.#discarding) {
@@ -110,8 +119,7 @@ export class Receiver {
     if (!this.#ring.ensure(size, distance(this.#read, this.ranges.isEmpty ? this.next : this.ranges.end))) return 'refused'
     if (left === this.next && this.ranges.isEmpty) {
       this.#ring.write(distance(this.#read, left), bytes, start, start + distance(left, right))
-      this.next = right
-      this.totalBytes += distance(left, right)
+      this.#advance(right)
       return 'next'
     }
     if (this.ranges.holds(left, right)) {
@@ -122,11 +130,18 @@ export class Receiver {
     const taken = this.ranges.add(left, right, (gapLeft, gapRight) => {
       const at = start + distance(left, gapLeft)
       this.#ring.write(distance(this.#read, gapLeft), bytes, at, at + distance(gapLeft, gapRight))
-      this.totalBytes += distance(gapLeft, gapRight)
     })
     if (!taken) return 'refused'
-    this.next = this.ranges.advance(this.next)
-    return inOrder ? 'next' : 'gap'
+    if (!inOrder) return 'gap'
+    this.#advance(this.ranges.advance(left))
+    return 'next'
+  }
+
+  #advance(next: number): void {
+    this.#inOrderBytes += distance(this.next, next)
+    this.next = next
+    if (this.#allowed < this.#limit)
+      this.#allowed = Math.min(this.#limit, Math.max(this.#allowed, WINDOW_PER_RECEIVED * this.#inOrderBytes))
   }
 
   /** A FIN stands at this number. The first one counts. */
@@ -169,6 +184,16 @@ export class Receiver {
     this.#read = this.finished ? (this.next - 1) | 0 : this.next
     this.ranges.clear()
     this.#ring.release()
+  }
+
+  /** Throws away what lies behind gaps; returns the bytes of memory that this frees. */
+  prune(): number {
+    if (this.ranges.isEmpty) return 0
+    this.ranges.clear()
+    if (this.readable > 0) return 0
+    const { capacity } = this.#ring
+    this.#ring.release()
+    return capacity
   }
 
   get memory(): number {

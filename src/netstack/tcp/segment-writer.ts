@@ -21,6 +21,9 @@ import type { Sender } from './sender.ts'
 
 export const HOP_LIMIT = 64
 
+/** Used within one call. */
+const edges = new Int32Array(8)
+
 /** Writes one connection's segments into a batch: the headers' fixed parts from a template, the sums over them known. */
 export class SegmentWriter {
   readonly #template: Uint8Array
@@ -28,7 +31,6 @@ export class SegmentWriter {
   readonly #is4: boolean
   readonly #headerSum: number
   readonly #pseudoSum: number
-  readonly #edges = new Int32Array(8)
   timestamps = false
   sack = false
 
@@ -105,11 +107,11 @@ export class SegmentWriter {
       next += TCP_TIMESTAMP_BYTES
     }
     if (sackBytes > 0) {
-      const pairs = ranges.blocks(this.#edges, this.timestamps ? 3 : 4)
+      const pairs = ranges.blocks(edges, this.timestamps ? 3 : 4)
       view.setUint16(next, 0x0101)
       view.setUint16(next + 2, (5 << 8) | (2 + 8 * pairs))
       next += 4
-      for (let i = 0; i < 2 * pairs; i++, next += 4) view.setInt32(next, this.#edges[i]!)
+      for (let i = 0; i < 2 * pairs; i++, next += 4) view.setInt32(next, edges[i]!)
     }
     if (plan !== null && dataBytes > 0) sender.copy(plan, batch.bytes, next)
     const sum = this.#pseudoSum + pseudoSum(Protocol.tcp, tcpBytes) + sumRange(view, tcpAt, at + length)

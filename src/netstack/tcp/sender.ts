@@ -64,6 +64,10 @@ export class Sender {
   #tailEnd: number | null = null
   /** Since when nothing has come back though it should. */
   #progressAt = 0
+  /** Since when not a byte has been taken though some wait; infinity while none does. */
+  #stalledAt = NEVER
+  /** Nobody holds the connection any more: only progress keeps it, not the answers of a peer whose window stays shut. */
+  orphaned = false
   #retransmissions = 0
   /** Timeouts in a row for the same full-sized data: a path MTU black hole shows as such. */
   fullSizeTimeouts = 0
@@ -157,7 +161,9 @@ export class Sender {
   handleAck(segment: TcpHeader, data: boolean, now: number): number {
     const ack = segment.acknowledgment
     const acked = distance(this.una, ack)
+    const shut = this.records.count > 0 && this.peerWindow.bytes < this.records.length(0)
     const windowChanged = this.peerWindow.update(segment)
+    if (shut && windowChanged) this.#onReopened()
     const inFlight = this.records.pipe
     const lostBefore = this.records.lostCount
     const sackedBefore = this.records.sackedCount
@@ -181,6 +187,14 @@ export class Sender {
     return acked
   }
 
+  /** The window had been drawn back over what is in flight, and is open again: what the peer threw away meanwhile goes at once. */
+  #onReopened(): void {
+    if (this.#recovery !== 'timeout' || this.peerWindow.bytes < this.records.length(0)) return
+    this.records.markLost(0)
+    this.#lost.rescan()
+    this.rtt.resetBackoff()
+  }
+
   #advanced(segment: TcpHeader, duplicate: boolean, now: number): void {
     const acked = distance(this.una, segment.acknowledgment)
     // The FIN is no byte of the ring.
@@ -191,6 +205,7 @@ export class Sender {
     else this.#ring.drop(bytes)
     this.#duplicateAcks = 0
     this.#progressAt = now
+    this.#stalledAt = this.buffered > 0 || this.records.count > 0 ? now : NEVER
     this.fullSizeTimeouts = 0
     this.rtt.resetBackoff()
     if (this.#undoPossible && this.#undoTimestamp !== null && segment.hasTimestamps && before(segment.timestampEcho, this.#undoTimestamp)) {
@@ -301,11 +316,11 @@ export class Sender {
       if (this.#recovery === 'none' && this.records.count > 0) this.#probe = 'tail'
     }
     if (this.#rtoAt <= now) {
-      if (now - this.#progressAt > this.#settings.retransmitTimeoutMs) return false
+      if (this.#isDead(now)) return false
       this.#onTimeout(now)
     }
     if (this.#persistAt <= now) {
-      if (now - this.#progressAt > this.#settings.retransmitTimeoutMs) return false
+      if (this.#isDead(now)) return false
       this.#probe = 'window'
       this.rtt.backOff()
       this.#persistAt = now + this.rtt.timeout
@@ -313,9 +328,20 @@ export class Sender {
     return true
   }
 
-  /** The peer is there, even if its window stays shut: a zero window may last for ever (RFC 9293 §3.8.6.1). */
+  /**
+   * The peer is there, even if its window stays shut: a zero window may last for ever (RFC 9293 §3.8.6.1), also one that was drawn back over
+   * what is in flight (§3.8.6, SHLD-18).
+   */
   onSignOfLife(now: number): void {
-    if (this.records.count === 0) this.#progressAt = now
+    if (this.records.count === 0 || this.peerWindow.bytes < this.records.length(0)) this.#progressAt = now
+  }
+
+  get stalledAt(): number {
+    return this.#stalledAt
+  }
+
+  #isDead(now: number): boolean {
+    return now - (this.orphaned ? this.#stalledAt : this.#progressAt) > this.#settings.retransmitTimeoutMs
   }
 
   #onTimeout(now: number): void {
@@ -324,7 +350,8 @@ export class Sender {
       this.#rtoAt = NEVER
       return
     }
-    if (records.length(0) >= this.mss) this.fullSizeTimeouts++
+    // One that the peer's window has no room for is not lost on the way.
+    if (records.length(0) >= this.mss && records.length(0) <= this.peerWindow.bytes) this.fullSizeTimeouts++
     if (this.#recovery !== 'timeout') {
       this.congestion.onTimeout(records.pipe)
       this.#undoTimestamp = null
@@ -493,6 +520,7 @@ export class Sender {
   #awaitWindow(now: number): void {
     if (this.records.count === 0 && this.#persistAt === NEVER) {
       this.#progressAt = now
+      this.#stalledAt = Math.min(this.#stalledAt, now)
       this.#persistAt = now + this.rtt.timeout
     }
   }
@@ -509,7 +537,10 @@ export class Sender {
     const tail = this.#probe === 'tail'
     if (this.#probe === 'window') this.#probe = 'none'
     if (plan.kind === 'new') {
-      if (records.count === 0) this.#progressAt = now
+      if (records.count === 0) {
+        this.#progressAt = now
+        this.#stalledAt = Math.min(this.#stalledAt, now)
+      }
       this.next = (this.next + bytes) | 0
       if (plan.fin) this.#finSent = true
       records.push(this.next, now)

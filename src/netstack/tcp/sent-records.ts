@@ -3,15 +3,23 @@ import { before, distance } from './sequence.ts'
 /** What is known of a segment that was sent. */
 export const Sent = { sacked: 1, lost: 2, retransmitted: 4, everRetransmitted: 8 } as const
 
+const NO_ENDS = new Int32Array(0)
+const NO_TIMES = new Float64Array(0)
+const NO_FLAGS = new Uint8Array(0)
+/** Records for which room is made first, and for which it is kept when nothing is in flight. */
+const FEWEST = 16
+const MOST_KEPT = 64
+
 /**
  * The segments between SND.UNA and SND.NXT in order, each [end of the one before, its end), with when it was last sent and what became of it:
  * the scoreboard of RFC 6675, in arrays that go round. Counts what is in flight as flags change.
  */
 export class SentRecords {
-  #ends = new Int32Array(64)
-  #times = new Float64Array(64)
-  #flags = new Uint8Array(64)
-  #mask = 63
+  #ends = NO_ENDS
+  #times = NO_TIMES
+  #flags = NO_FLAGS
+  /** One less than there is room for: none before something is sent, and none again after a long flight has landed. */
+  #mask = -1
   #head = 0
   #count = 0
   /** SND.UNA: where the first record starts. */
@@ -102,7 +110,15 @@ export class SentRecords {
     this.#account(this.flags(0), -1, this.length(0))
     this.#start = end
     this.#head = (this.#head + 1) & this.#mask
-    this.#count--
+    if (--this.#count === 0 && this.#mask >= MOST_KEPT) this.#release()
+  }
+
+  #release(): void {
+    this.#ends = NO_ENDS
+    this.#times = NO_TIMES
+    this.#flags = NO_FLAGS
+    this.#mask = -1
+    this.#head = 0
   }
 
   /** SND.UNA has moved into the first record. */
@@ -139,7 +155,7 @@ export class SentRecords {
   }
 
   #grow(): void {
-    const size = 2 * (this.#mask + 1)
+    const size = Math.max(FEWEST, 2 * (this.#mask + 1))
     const ends = new Int32Array(size)
     const times = new Float64Array(size)
     const flags = new Uint8Array(size)

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { ScriptedPeer } from '../../support/scripted-peer.ts'
+import { endpoint, VirtualNet } from '../../support/virtual-net.ts'
 
 const text = (value: string) => new TextEncoder().encode(value)
 
@@ -98,6 +99,22 @@ describe('closing (RFC 9293 §3.6)', () => {
     expect(peer.stack.facts).toMatchObject({ connections: 0, timers: 0 })
   })
 
+  it('does not wait for ever either for a window that stays shut, once the application has let go', () => {
+    const peer = new ScriptedPeer()
+    peer.establish()
+    peer.say({ flags: 'A', window: 0 })
+    peer.act((connection) => connection.write(text('last words'))).act((connection) => connection.release())
+    const began = peer.now
+    while (peer.stack.facts.connections > 0 && peer.now - began < 3_600_000) {
+      peer.wait(1000)
+      // The peer answers each probe, and keeps its window shut.
+      for (const { flags } of peer.all()) if (flags === 'A') peer.say({ flags: 'A', window: 0 })
+    }
+    expect(peer.told()).toContain('closed timeout')
+    expect(peer.now - began).toBeLessThan(240_000)
+    expect(peer.stack.facts).toMatchObject({ connections: 0, bufferBytes: 0, timers: 0 })
+  })
+
   it('keeps a half-closed connection for as long as its application does', () => {
     const peer = new ScriptedPeer()
     peer.establish()
@@ -145,6 +162,37 @@ describe('TIME-WAIT', () => {
     const byTime = waiting({ timestamp: 1000 })
     byTime.say({ flags: 'S', seq: 100, timestamp: 900 }).expect({ flags: 'A', ack: 2 })
     byTime.say({ flags: 'S', seq: -100, timestamp: 2000 }).expect({ flags: 'SA', ack: -99 })
+  })
+
+  it('does not talk to another TIME-WAIT: after a simultaneous close both are silent', () => {
+    const net = new VirtualNet(1, { delayMs: 5 })
+    net.b.listen({ address: null, port: 80 })
+    const both = [net.a.dial(endpoint('10.0.0.2', 80), net.now)]
+    const closed: string[] = []
+    net.onEvent = (_side, event) => {
+      if (event.type === 'incoming') both.push(event.connection)
+      if (event.type === 'incoming') event.connection.accept()
+      if (event.type === 'closed') closed.push(event.reason)
+    }
+    net.wait(100)
+    for (const connection of both) connection.end()
+    net.wait(20)
+    expect(closed).toEqual(['done', 'done'])
+    expect([net.a.facts.timeWaits, net.b.facts.timeWaits]).toEqual([1, 1])
+    let packets = 0
+    net.onPacket = () => packets++
+    net.wait(30_000)
+    // The ACKs of the two FINs at most.
+    expect(packets).toBeLessThanOrEqual(2)
+  })
+
+  it('answers what is out of its place, but only so often', () => {
+    const peer = waiting()
+    for (let i = 0; i < 10; i++) peer.say({ flags: 'A', seq: 500, ack: 2, data: 10 })
+    expect(peer.all()).toMatchObject([{ flags: 'A', seq: 2, ack: 2 }])
+    peer.wait(500).say({ flags: 'A', seq: 1, ack: 2 }).expect({ flags: 'A', seq: 2, ack: 2 })
+    // A bare ACK where it should be says nothing that wants an answer.
+    peer.wait(1000).say({ flags: 'A', seq: 2, ack: 2 }).silence()
   })
 
   it('is bounded: the oldest is forgotten', () => {

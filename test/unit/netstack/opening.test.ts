@@ -122,6 +122,41 @@ describe('opening (RFC 9293 §3.5)', () => {
     peer.say({ flags: 'R' }).say({ flags: 'RA' }).silence()
   })
 
+  it('finds out that the other side has forgotten the connection, or we have (half-open, §3.5.1)', () => {
+    // The peer has crashed, and asks anew: our challenge shows it what we think, its RST ends that, its next SYN is a new one.
+    const peer = new ScriptedPeer()
+    peer.establish()
+    peer.told()
+    peer.say({ flags: 'S', seq: 777_777, mss: 1000 }).expect({ flags: 'A', seq: 1, ack: 1 })
+    peer.say({ flags: 'R', seq: 1 })
+    expect(peer.told()).toEqual(['closed reset'])
+    peer.say({ flags: 'S', seq: 777_777, mss: 1000 }).expect({ flags: 'SA', ack: 777_778 })
+    // We have forgotten, and dial from the same port: the peer says what it thinks, and we end that.
+    const other = new ScriptedPeer()
+    other.dial()
+    other.expect({ flags: 'S' })
+    other.say({ flags: 'A', seq: 55, ack: 5000 }).expect({ flags: 'R', seq: 5000 })
+    other.wait(1000).expect({ flags: 'S' })
+    other.say({ flags: 'SA', seq: 0 }).expect({ flags: 'A' })
+    expect(other.told()).toEqual(['connected'])
+  })
+
+  it('leaves a SYN of a flood without a word when it gives way: who is named in it asked for nothing', () => {
+    const peer = new ScriptedPeer({ limits: { halfOpen: 2 } })
+    peer.stack.listen({ address: null, port: 80 })
+    for (const port of [1, 2, 3, 4]) peer.packet(new ScriptedPeer({}, 1, { own: 80, peer: port }).segment({ flags: 'S', seq: 0 }))
+    expect(peer.all().map(({ flags }) => flags)).toEqual(['SA', 'SA', 'SA', 'SA'])
+    expect(peer.stack.facts).toMatchObject({ connections: 2, halfOpen: 2 })
+  })
+
+  it('keeps data that came with the last ACK of the handshake, and asks again for those of a SYN', () => {
+    const peer = new ScriptedPeer()
+    peer.stack.listen({ address: null, port: 80 })
+    peer.say({ flags: 'S', seq: 0, data: 'early' }).expect({ flags: 'SA', ack: 1 })
+    peer.say({ flags: 'PA', data: 'early' })
+    expect(peer.readText()).toBe('early')
+  })
+
   it('writes before it is connected, and sends that with the handshake done', () => {
     const peer = new ScriptedPeer()
     peer.dial().write(new TextEncoder().encode('hello'))

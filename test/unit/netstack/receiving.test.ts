@@ -86,22 +86,77 @@ describe('receiving', () => {
     expect(peer.readText()).toBe('abcdefghij')
   })
 
-  it('never takes a promised window back', () => {
+  it('keeps a window that it promised, but for what its scale rounds off, and takes all that was promised (RFC 7323 §2.4)', () => {
     const peer = new ScriptedPeer({ tcp: { receiveBufferBytes: 1 << 20 } })
     peer.establish()
     let edge = 1 + 65_535
     for (let i = 0; i < 400; i++) {
       peer.say({ flags: 'A', seq: 1 + i * 777, data: 777 })
       for (const { ack, window } of peer.all()) {
-        expect(ack + window * 32).toBeGreaterThanOrEqual(edge)
-        edge = ack + window * 32
+        expect(ack + window * 32).toBeGreaterThan(edge - 32)
+        edge = Math.max(edge, ack + window * 32)
       }
     }
-    expect(edge).toBeLessThanOrEqual(1 + (1 << 20) + 400 * 32)
-    // However it was rounded: no more is held than the limit.
+    expect(edge).toBeLessThanOrEqual(1 + (1 << 20))
+    // However it was rounded: all of it is taken, and the window then shuts.
     for (let seq = 1 + 400 * 777; seq < edge; seq += 1380) peer.say({ flags: 'A', seq, data: 1380 })
-    expect(peer.connection!.readable).toBe(1 << 20)
+    expect(peer.connection!.readable).toBeGreaterThanOrEqual(edge - 1)
     expect(peer.connection!.info.memory).toBe(1 << 20)
+    peer.all()
+    peer.say({ flags: 'A', seq: edge, data: 5 })
+    expect(peer.all().at(-1)!.window).toBe(0)
+  })
+
+  it('shuts the window for good while nobody reads, however small the pieces are that fill it', () => {
+    const peer = new ScriptedPeer({ tcp: { receiveBufferBytes: 100_000 } })
+    peer.establish()
+    let seq = 1
+    for (let i = 0; i < 3000; i++, seq += 101) peer.say({ flags: 'A', seq, data: 101 })
+    expect(peer.connection!.readable).toBeLessThanOrEqual(100_000)
+    expect(peer.all().at(-1)!.window).toBe(0)
+  })
+
+  it('tells of no little room, not even when it answers a probe (RFC 9293 §3.8.6.2.2, MUST-39)', () => {
+    const peer = new ScriptedPeer({ tcp: { receiveBufferBytes: 4000 } })
+    peer.establish({ windowScale: undefined } as never)
+    peer.say({ flags: 'A', data: 1380 }).say({ flags: 'A', seq: 1381, data: 1380 }).say({ flags: 'A', seq: 2761, data: 1240 })
+    peer.wait(40).all()
+    peer.act((connection) => connection.consume(1000)).silence()
+    peer.say({ flags: 'A', seq: 4000, ack: 1 }).expect({ ack: 4001, window: 0 })
+    peer.act((connection) => connection.consume(1000))
+    peer.say({ flags: 'A', seq: 4000, ack: 1 })
+    expect(peer.all().at(-1)).toMatchObject({ ack: 4001, window: 2000 })
+  })
+
+  it("hears ACKs from the window's very edge: there a peer stands that filled it and lost a segment", () => {
+    const peer = new ScriptedPeer({ tcp: { receiveBufferBytes: 4000 } })
+    peer.establish({ windowScale: undefined } as never)
+    peer.act((connection) => connection.write(new Uint8Array(100))).expect({ length: 100 })
+    // All but the first 1000 bytes of the window arrive.
+    peer.say({ flags: 'A', seq: 1001, data: 1380 }).say({ flags: 'A', seq: 2381, data: 1380 }).say({ flags: 'A', seq: 3761, data: 240 })
+    peer.all()
+    peer.say({ flags: 'A', seq: 4001, ack: 101 }).silence()
+    expect(peer.connection!.info).toMatchObject({ inFlight: 0, unacknowledged: 0 })
+  })
+
+  it('lets the window grow with what has come, so that a byte at its far end holds no whole buffer', () => {
+    const peer = new ScriptedPeer()
+    peer.establish()
+    peer.say({ flags: 'A', seq: 65_000, data: 1 }).expect({ ack: 1, sack: [65_000, 65_001] })
+    peer.say({ flags: 'A', seq: 1_000_000, data: 1 }).expect({ ack: 1 })
+    expect(peer.connection!.info.memory).toBe(65_536)
+    let told = 0
+    let seq = 1
+    for (; seq < 400_000; seq += 1380) {
+      peer.say({ flags: 'A', seq, data: 1380 })
+      peer.act((connection) => connection.consume(connection.readable))
+      for (const { window } of peer.all()) told = Math.max(told, window * 32)
+      // Never so little that a slow start would feel it.
+      if (seq > 100_000) expect(told).toBeGreaterThan(2 * seq)
+      if (seq > 300_000) break
+    }
+    expect(told).toBeGreaterThan(1_000_000)
+    expect(told).toBeLessThanOrEqual(1 << 20)
   })
 
   it('does not acknowledge what the memory of all buffers has no room for', () => {

@@ -101,6 +101,53 @@ describe('sending', () => {
     expect(peer.stack.facts).toMatchObject({ connections: 0, bufferBytes: 0, timers: 0 })
   })
 
+  it('bears a window that is drawn back over what is in flight: sends again, never gives up, goes on at once (§3.8.6)', () => {
+    const peer = warm()
+    peer.act(write(5 * MSS))
+    expect(peer.all()).toHaveLength(5)
+    peer.say({ flags: 'A', ack: 2, window: 0 })
+    const began = peer.now
+    let probes = 0
+    while (peer.now - began < 1_000_000) {
+      peer.wait(1000)
+      for (const { seq, length } of peer.all()) {
+        // Old data only; the first after the probe of the tail.
+        expect([2, 2 + 4 * MSS]).toContain(seq)
+        expect(length).toBe(MSS)
+        probes++
+        // It takes nothing, and says so.
+        peer.say({ flags: 'A', ack: 2, window: 0 })
+      }
+    }
+    expect(peer.connection!.state).toBe('established')
+    expect(probes).toBeGreaterThan(15)
+    expect(probes).toBeLessThan(40)
+    peer.say({ flags: 'A', ack: 2, window: 65_535 })
+    expect(peer.all().map(({ seq }) => seq)).toContain(2)
+    peer.say({ flags: 'A', ack: 2 + MSS, window: 65_535 })
+    expect(peer.all().map(({ seq }) => seq)).toContain(2 + MSS)
+  })
+
+  it('still gives up a peer that drew its window back and then says nothing', () => {
+    const peer = warm()
+    peer.act(write(5 * MSS)).say({ flags: 'A', ack: 2, window: 0 })
+    peer.wait(300_000)
+    expect(peer.told()).toContain('closed timeout')
+  })
+
+  it('takes a window scale of more than 14 as 14 (RFC 7323 §2.3), and none where it is not wanted', () => {
+    const peer = warm({}, { windowScale: 200 })
+    expect(peer.connection!.info.sendWindow).toBe(65_535 * 2 ** 14)
+    const plain = warm({ tcp: { windowScaling: false } })
+    expect(plain.connection!.info.sendWindow).toBe(65_535)
+  })
+
+  it('cuts no smaller than 216 bytes, whatever the peer asks for', () => {
+    const peer = warm({}, { mss: 1 })
+    peer.act(write(1000))
+    expect(peer.all().map(({ length }) => length)).toEqual([216, 216, 216, 216, 136])
+  })
+
   it('tells of room once half of the send buffer is free again', () => {
     const peer = warm({ tcp: { sendBufferBytes: 10_000 } })
     peer.told()
