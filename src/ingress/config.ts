@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { type Host, type IpAddress, messageOf, networkContains, parseHostPort, parseNetwork } from '../base/index.ts'
 import { isolateBy } from './isolation.ts'
+import { tunConfig } from './tun/config.ts'
 
 /** Where a listener listens. Port 0: any free one. */
 export interface ListenAddress {
@@ -120,5 +121,6 @@ function guardListening(config: Listening, context: z.core.$RefinementCtx<unknow
 export const ingressConfig = z.strictObject({
   socks: socksConfig.prefault({}).describe('The SOCKS5 proxy of a client.'),
   http: httpConfig.prefault({}).describe('The HTTP proxy of a client.'),
+  tun: tunConfig.prefault({}).describe('A TUN device that takes the traffic of the whole machine, or of one program.'),
 })
 export type IngressConfig = z.output<typeof ingressConfig>

@@ -1,0 +1,3 @@
+export { type TunConfig, tunConfig, tunKeys } from './config.ts'
+export { openPcap, type PcapFile } from './pcap-file.ts'
+export { type DnsAsker, type TunCounts, TunIngress, type TunModules } from './tun-ingress.ts'
