@@ -4,6 +4,7 @@ import type { ResolveAnswer, Target } from '../onion/index.ts'
 import { type DatagramPort, type ExitCircuit, type ExitPacketLease, ExitRefusal, endReasonOf } from '../relaying/index.ts'
 import type { ExitSocket } from './backend.ts'
 import { dialFirst, dialOrder } from './dial.ts'
+import type { DnsCircuit } from './dns/forwarder.ts'
 import type { ExitEngine } from './exit.ts'
 import { ExitDatagrams } from './exit-datagrams.ts'
 import { LeasedPort } from './leased-port.ts'
@@ -22,6 +23,7 @@ export class Circuit implements ExitCircuit {
   readonly #exit: ExitEngine
   readonly #associations = new Set<ExitDatagrams>()
   readonly #leases = new Set<LeasedPort>()
+  #dns: DnsCircuit | null = null
   readonly #rate: ByteRate
   readonly #connects: TokenBucket | null
   readonly #over = new AbortController()
@@ -80,7 +82,13 @@ export class Circuit implements ExitCircuit {
   }
 
   connectResolver(): Duplex {
-    throw this.#exit.count(new ExitRefusal('not-exit', 'not served'))
+    try {
+      this.#over.signal.throwIfAborted()
+      this.#dns ??= this.#exit.forwarder.openCircuit(this.#rates())
+      return this.#dns.connect()
+    } catch (error) {
+      throw this.#refusal(error, this.#over.signal)
+    }
   }
 
   async openPackets(mtu: number, signal: AbortSignal): Promise<ExitPacketLease> {
@@ -115,6 +123,7 @@ export class Circuit implements ExitCircuit {
     for (const socket of this.sockets.keys()) socket.resetAndDestroy()
     for (const association of this.#associations) association.close()
     for (const port of this.#leases) port.close()
+    this.#dns?.close()
     this.#exit.forget(this)
   }
 

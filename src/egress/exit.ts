@@ -4,6 +4,7 @@ import type { EndReason } from '../onion/index.ts'
 import type { ExitCircuit, ExitRefusal, ExitService } from '../relaying/index.ts'
 import type { ExitBackend } from './backend.ts'
 import type { ExitConfig } from './config.ts'
+import { createDnsForwarder, type DnsForwarder, type DnsForwarderCounts } from './dns/forwarder.ts'
 import { Circuit } from './exit-circuit.ts'
 import type { DatagramCounts } from './exit-datagrams.ts'
 import { hasGlobalIpv6 } from './own-addresses.ts'
@@ -39,6 +40,8 @@ export interface ExitCounts {
   readonly bytesFromServers: number
   readonly bytesToServers: number
   readonly datagrams: Readonly<DatagramCounts>
+  /** Null: nobody has asked the resolver for a stream yet. */
+  readonly dns: DnsForwarderCounts | null
   /** Null: raw packets are not served. */
   readonly packets: PacketCounts | null
 }
@@ -73,6 +76,7 @@ export class ExitEngine implements Exit {
   bytesFromServers = 0
   bytesToServers = 0
   #sweeper: NodeJS.Timeout | undefined
+  #forwarder: DnsForwarder | null = null
 
   constructor(modules: ExitModules) {
     this.m = modules
@@ -121,12 +125,28 @@ export class ExitEngine implements Exit {
       bytesFromServers,
       bytesToServers,
       datagrams: { ...this.datagrams },
+      dns: this.#forwarder?.counts ?? null,
       packets: this.m.packets?.counts ?? null,
     }
   }
 
+  /** Made when the first client asks for it. */
+  get forwarder(): DnsForwarder {
+    const { config, resolver, now, logger } = this.m
+    this.#forwarder ??= createDnsForwarder({
+      config,
+      resolver,
+      allowAddress: (address) => this.policy.checkAddress(address).allowed,
+      now,
+      logger,
+    })
+    return this.#forwarder
+  }
+
   close(): void {
     for (const circuit of this.circuits) circuit.close()
+    this.#forwarder?.close()
+    this.#forwarder = null
   }
 
   /** Counts a refusal and gives it back, to be thrown. */

@@ -23,11 +23,12 @@ export interface PacketBackend {
 /** Counters of a packet backend, without a word of where to. */
 export interface PacketCounts {
   readonly leases: number
+  /** In: from clients; out: to clients. */
   readonly packetsIn: number
   readonly packetsOut: number
   readonly bytesIn: number
   readonly bytesOut: number
-  /** By reason: 'source', 'policy', 'malformed', 'fragment', 'rate', 'limit', 'protocol'. */
+  /** By reason, such as 'source', 'policy', 'malformed', 'fragment', 'rate', 'limit', 'protocol', 'hop-limit', 'forbidden' (this machine gives no ping sockets). */
   readonly dropped: Readonly<Record<string, number>>
 }
 
