@@ -1,24 +1,23 @@
-import { assert, equalBytes, type IpAddress, ipFromBytes, type Random, type ShallotError, TokenBucket } from '../../base/index.ts'
+import { assert, type IpAddress, ipFromBytes, type Random, type ShallotError, TokenBucket } from '../../base/index.ts'
 import { Deadline, type ReadBuffers } from '../../drive/index.ts'
 import { type Datagram, Stack, type StackEvent } from '../../netstack/index.ts'
 import {
   type IcmpErrorKind,
   IcmpHeader,
   IpHeader,
-  ipHeaderBytes,
   newPortStats,
   PacketBatch,
   type PacketPort,
   type PacketPortHandlers,
   Protocol,
   transportChecksumHolds,
-  writeIp,
 } from '../../packet/index.ts'
 import type { PacketUse } from '../packet-backend.ts'
 import type { LeaseAddress } from './lease-addresses.ts'
+import { LeaseEchoes } from './lease-echoes.ts'
 import { leaseStackLimits, leaseTcpSettings, netstackLimits } from './limits.ts'
 import { OwnPackets } from './own-packets.ts'
-import type { EchoClient, EchoRefusal, EchoRequest, Pings } from './pings.ts'
+import type { Pings } from './pings.ts'
 import { TcpFlow } from './tcp-flow.ts'
 import { UdpPorts } from './udp-ports.ts'
 
@@ -53,6 +52,8 @@ export interface NetstackLeaseModules {
   readonly closed: (lease: NetstackLease) => void
 }
 
+const FRAGMENTED_HOP_LIMIT = 63
+
 /**
  * A client's raw packets, ended in userspace. What the client sends is looked at first (source, hop limit, protocol); TCP and UDP then go to a stack
  * of the lease's own that takes every address for its own, echo requests to the exit's ping sockets. What can't go on is answered with ICMP.
@@ -60,7 +61,7 @@ export interface NetstackLeaseModules {
  * Packets are worked on within `send`, where they lie; answers are delivered in a later turn, many together. A client that takes nothing holds its
  * stack back: TCP waits, the rest is dropped when its small queues are full.
  */
-export class NetstackLease implements PacketPort, EchoClient {
+export class NetstackLease implements PacketPort {
   readonly name = 'netstack lease'
   readonly medium = 'ip'
   readonly mtu: number
@@ -74,7 +75,7 @@ export class NetstackLease implements PacketPort, EchoClient {
   readonly #udp: UdpPorts
   readonly #deadline: Deadline
   readonly #errors: TokenBucket
-  readonly #echoes: TokenBucket
+  readonly #echoes: LeaseEchoes
   /** Made with the first packet that needs it: a lease that only pings has none. */
   #stack: Stack | null = null
   #memory = 0
@@ -84,7 +85,7 @@ export class NetstackLease implements PacketPort, EchoClient {
   #ended = false
 
   constructor(modules: NetstackLeaseModules) {
-    const { mtu, use, udpIdleTimeoutMs, now } = modules
+    const { mtu, use, pings, gateway, isLease, udpIdleTimeoutMs, now } = modules
     this.#m = modules
     this.mtu = mtu
     this.lastActive = now()
@@ -100,7 +101,23 @@ export class NetstackLease implements PacketPort, EchoClient {
       this.#run()
     })
     this.#errors = new TokenBucket(netstackLimits.icmpErrorsPerSecond, netstackLimits.icmpErrorsPerSecond, now())
-    this.#echoes = new TokenBucket(netstackLimits.echoesPerSecond, netstackLimits.echoBurst, now())
+    this.#echoes = new LeaseEchoes({
+      use,
+      pings,
+      own: this.#own,
+      client: (family) => this.#client(family),
+      gateway,
+      isLease,
+      mtu,
+      sendLong: (reply) => {
+        this.#stack ??= this.#makeStack()
+        if (!this.#stack.sendEcho('echo-reply', reply)) this.#drop('limit')
+      },
+      drop: (reason) => this.#drop(reason),
+      mayTell: () => this.#errors.take(1, now()),
+      touch: this.#touch,
+      now,
+    })
   }
 
   // --- the port
@@ -189,14 +206,14 @@ export class NetstackLease implements PacketPort, EchoClient {
       case Protocol.icmp:
       case Protocol.icmp6:
         if ((ip.protocol === Protocol.icmp) !== (ip.version === 4)) break
-        return this.#isForStack(bytes, view, ip, now)
+        return this.#isForStack(bytes, view, ip)
     }
     this.#refuse('protocol-unreachable', bytes, ip, now)
     return this.#drop('protocol')
   }
 
   #isFromClient(bytes: Uint8Array, ip: IpHeader): boolean {
-    const own = ip.version === 4 ? this.#m.address.address4 : this.#m.address.address6
+    const own = this.#client(ip.version)
     if (own === null) return false
     for (let i = 0; i < own.bytes.length; i++) if (own.bytes[i] !== bytes[ip.sourceAt + i]) return false
     return true
@@ -204,9 +221,9 @@ export class NetstackLease implements PacketPort, EchoClient {
 
   /** RFC 1812 §5.3.1: this is where a router would say so. */
   #expired(bytes: Uint8Array, view: DataView, ip: IpHeader, now: number): false {
-    const isOurs = this.#isGateway(destinationOf(ip, bytes)) && (ip.protocol === Protocol.icmp || ip.protocol === Protocol.icmp6)
+    const isOurs = this.#echoes.isGateway(destinationOf(ip, bytes)) && (ip.protocol === Protocol.icmp || ip.protocol === Protocol.icmp6)
     if (isOurs && !ip.isFragment) {
-      this.#isForStack(bytes, view, ip, now)
+      this.#isForStack(bytes, view, ip)
       return false
     }
     this.#refuse('time-exceeded', bytes, ip, now)
@@ -214,47 +231,18 @@ export class NetstackLease implements PacketPort, EchoClient {
   }
 
   /** ICMP errors and what comes in fragments are the stack's; whole echo requests are not, since it does not tell their hop limit. */
-  #isForStack(bytes: Uint8Array, view: DataView, ip: IpHeader, now: number): boolean {
+  #isForStack(bytes: Uint8Array, view: DataView, ip: IpHeader): boolean {
     if (ip.isFragment) return true
     const icmp = this.#icmp
     const isSound = icmp.parse(view, ip.payloadStart, ip.end, ip.version) === null && (ip.version === 4 || transportChecksumHolds(view, ip))
     if (!isSound) return this.#drop('malformed')
     if (icmp.kind !== 'echo-request') return icmp.isError || this.#drop('protocol')
+    const to = destinationOf(ip, bytes)
+    if (!isUnicast(to)) return this.#drop('protocol')
     const data = bytes.subarray(icmp.bodyStart, icmp.end)
-    const request = { to: destinationOf(ip, bytes), identifier: icmp.identifier, sequence: icmp.sequence, data, hopLimit: ip.hopLimit - 1 }
-    const why = this.#echo(request, now)
-    if (why === 'forbidden' || why === 'policy') this.#refuse('prohibited', bytes, ip, now)
-    else if (why === 'unreachable') this.#refuse('net-unreachable', bytes, ip, now)
+    const { identifier, sequence } = icmp
+    this.#echoes.send({ to, identifier, sequence, data, hopLimit: ip.hopLimit - 1 })
     return false
-  }
-
-  /** Null: under way. */
-  #echo(request: EchoRequest, now: number): EchoRefusal | 'policy' | 'rate' | null {
-    const { use, pings, isLease } = this.#m
-    const { to, identifier, sequence, data } = request
-    if (!this.#echoes.take(1, now)) return this.#why('rate')
-    if (this.#isGateway(to)) {
-      this.#reply(to, identifier, sequence, data, 64)
-      return null
-    }
-    if (!isUnicast(to)) {
-      // To many: never answered.
-      this.#drop('protocol')
-      return null
-    }
-    if (isLease(to) || !use.allows(to, null)) return this.#why('policy')
-    if (!use.takeRate(data.length + 28)) return this.#why('rate')
-    const why = pings.send(this, request)
-    return why === null ? null : this.#why(why)
-  }
-
-  #isGateway(address: IpAddress): boolean {
-    return equalBytes(address.bytes, this.#m.gateway(address.family).bytes)
-  }
-
-  #why<T extends string>(reason: T): T {
-    this.#drop(reason)
-    return reason
   }
 
   #drop(reason: string): false {
@@ -265,54 +253,15 @@ export class NetstackLease implements PacketPort, EchoClient {
 
   /** Answers a packet with an ICMP error of the gateway's, as far as one may be (RFC 1122 §3.2.2, RFC 4443 §2.4 e). */
   #refuse(kind: IcmpErrorKind, bytes: Uint8Array, ip: IpHeader, now: number): void {
-    const to = ip.version === 4 ? this.#m.address.address4! : this.#m.address.address6!
+    const to = this.#client(ip.version)
+    if (to === null) return
     if (ip.fragmentOffset !== 0 || !isUnicast(destinationOf(ip, bytes)) || isIcmpError(bytes, ip) || !this.#errors.take(1, now)) return
     this.#own.error(kind, this.#m.gateway(ip.version), to, bytes.subarray(ip.start, ip.end))
     this.#touch()
   }
 
-  // --- answers to echo requests
-
-  reply(from: IpAddress, identifier: number, sequence: number, data: Uint8Array, hopLimit: number): void {
-    if (!this.#m.use.takeRate(data.length + 28)) this.#drop('rate')
-    else this.#reply(from, identifier, sequence, data, Math.max(1, hopLimit - 1))
-  }
-
-  failed(reporter: IpAddress, to: IpAddress, type: number, code: number, mtu: number, message: Uint8Array): void {
-    const client = this.#client(to.family)
-    if (client === null || !this.#errors.take(1, this.#m.now())) return
-    const quoted = quoteOf(client, to, message)
-    this.#own.relayedError(type, code, mtu, reporter, client, quoted)
-    this.#touch()
-  }
-
-  refused(request: EchoRequest, why: EchoRefusal): void {
-    this.#drop(why)
-    const client = this.#client(request.to.family)
-    if (client === null || (why !== 'forbidden' && why !== 'unreachable') || !this.#errors.take(1, this.#m.now())) return
-    const message = new Uint8Array(8 + Math.min(64, request.data.length))
-    message[0] = request.to.family === 4 ? 8 : 128
-    new DataView(message.buffer).setUint32(4, ((request.identifier << 16) | request.sequence) >>> 0)
-    message.set(request.data.subarray(0, message.length - 8), 8)
-    const kind = why === 'forbidden' ? 'prohibited' : 'net-unreachable'
-    this.#own.error(kind, this.#m.gateway(client.family), client, quoteOf(client, request.to, message))
-    this.#touch()
-  }
-
-  #reply(from: IpAddress, identifier: number, sequence: number, data: Uint8Array, hopLimit: number): void {
-    const to = this.#client(from.family)
-    if (to === null) return
-    const fits = data.length + 8 + (from.family === 4 ? 20 : 40) <= this.mtu
-    if (fits) this.#own.echoReply({ from, to, identifier, sequence, data, hopLimit })
-    else {
-      this.#stack ??= this.#makeStack()
-      this.#stack.sendEcho('echo-reply', { from, to, identifier, sequence, data })
-    }
-    this.#touch()
-  }
-
   #client(family: 4 | 6): IpAddress | null {
-    return this.#ended ? null : family === 4 ? this.#m.address.address4 : this.#m.address.address6
+    return family === 4 ? this.#m.address.address4 : this.#m.address.address6
   }
 
   // --- the stack
@@ -362,10 +311,9 @@ export class NetstackLease implements PacketPort, EchoClient {
         this.#datagram(event, now)
         return
       case 'echo-request': {
+        // It came in fragments; how far it may go is not known any more.
         const { to, identifier, sequence, data } = event
-        const request = { to, identifier, sequence, data, hopLimit: 63 }
-        const why = this.#echo(request, now)
-        if (why === 'forbidden' || why === 'unreachable') this.refused(request, why)
+        this.#echoes.send({ to, identifier, sequence, data, hopLimit: FRAGMENTED_HOP_LIMIT })
         return
       }
       case 'undelivered':
@@ -445,13 +393,13 @@ export class NetstackLease implements PacketPort, EchoClient {
 
   #end(error: ShallotError | null): void {
     if (this.#ended) return
-    const { pings, now, memoryChanged, closed } = this.#m
+    const { now, memoryChanged, closed } = this.#m
     const stack = this.#stack
     this.#ended = true
     this.#stack = null
     this.#deadline.stop()
     this.#udp.close()
-    pings.forget(this)
+    this.#echoes.close()
     if (stack) {
       stack.stop(now())
       for (let event = stack.nextEvent(); event !== null; event = stack.nextEvent())
@@ -481,14 +429,4 @@ function isIcmpError(bytes: Uint8Array, ip: IpHeader): boolean {
   const type = bytes[ip.payloadStart]!
   if (ip.protocol === Protocol.icmp) return type !== 0 && type !== 8
   return ip.protocol === Protocol.icmp6 && type < 128
-}
-
-/** The client's echo request as it knows it: an IP header with its address, and the ICMP message. */
-function quoteOf(client: IpAddress, to: IpAddress, message: Uint8Array): Uint8Array {
-  const headerBytes = ipHeaderBytes(client.bytes.length)
-  const quoted = new Uint8Array(headerBytes + message.length)
-  const protocol = client.family === 4 ? Protocol.icmp : Protocol.icmp6
-  writeIp(quoted, new DataView(quoted.buffer), 0, { source: client.bytes, destination: to.bytes, protocol, hopLimit: 1 }, message.length)
-  quoted.set(message, headerBytes)
-  return quoted
 }
