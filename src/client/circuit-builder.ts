@@ -4,9 +4,10 @@ import type { View } from '../directory/index.ts'
 import type { CellChannel, ChannelDialer } from '../link/index.ts'
 import { type BatchMemory, createClientCircuit } from '../onion/index.ts'
 import type { GuardSample } from '../path/index.ts'
+import type { CircuitEnd } from './circuit-facts.ts'
 import { hasAnswered } from './has-answered.ts'
 import type { LivenessOptions } from './liveness.ts'
-import { type CircuitEnd, OwnCircuit } from './own-circuit.ts'
+import { OwnCircuit } from './own-circuit.ts'
 import { StreamError } from './stream-error.ts'
 
 export interface CircuitBuilderModules {

@@ -18,7 +18,8 @@ import {
   RelayHealth,
 } from '../path/index.ts'
 import { buildCircuit, type CircuitBuilderModules } from './circuit-builder.ts'
-import { CircuitBuildError, type CircuitEnd, type OwnCircuit } from './own-circuit.ts'
+import { CircuitBuildError, type CircuitEnd } from './circuit-facts.ts'
+import type { OwnCircuit } from './own-circuit.ts'
 import { StreamError } from './stream-error.ts'
 
 /** A circuit of ours, from the choice of its path to its end. Times are monotonic ms. */

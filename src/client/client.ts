@@ -1,5 +1,6 @@
 import { isIpText, type Logger, messageOf, type NodeId, parseIp } from '../base/index.ts'
 import type { ResolveAnswer, Target } from '../onion/index.ts'
+import type { CircuitPurpose } from '../path/index.ts'
 import type { CircuitPool, PooledCircuit } from './circuit-pool.ts'
 import type { CircuitStream } from './circuit-stream.ts'
 import type { ClientConfig } from './config.ts'
@@ -50,12 +51,12 @@ export class Client implements ClientService {
     )
   }
 
-  async connectResolver(_options: StreamOptions): Promise<{ stream: CircuitStream }> {
-    throw new StreamError('not-exit')
+  async connectResolver(options: StreamOptions): Promise<{ stream: CircuitStream }> {
+    return this.#attempt({ purpose: 'streams', port: null, family: null }, options, (circuit, signal) => circuit.connectResolver(signal))
   }
 
-  async openPackets(_options: StreamOptions): Promise<PacketLease> {
-    throw new StreamError('not-exit')
+  async openPackets(options: StreamOptions): Promise<PacketLease> {
+    return this.#attempt({ purpose: 'packets', port: null, family: null }, options, (circuit, signal) => circuit.openPackets(signal))
   }
 
   stop(): void {
@@ -64,7 +65,7 @@ export class Client implements ClientService {
 
   /** No application byte has left before the promise of `use` resolves, so every failure of it may be tried again. */
   async #attempt<T>(
-    wanted: { purpose: 'streams' | 'datagrams'; port: number | null; family: 4 | 6 | null },
+    wanted: { purpose: CircuitPurpose; port: number | null; family: 4 | 6 | null },
     options: StreamOptions,
     use: (circuit: OwnCircuit, signal: AbortSignal) => Promise<T>,
   ): Promise<T> {

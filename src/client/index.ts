@@ -1,3 +1,4 @@
+export * from './circuit-facts.ts'
 export * from './circuit-pool.ts'
 export * from './client.ts'
 export * from './config.ts'

@@ -1,4 +1,4 @@
-import { type Logger, messageOf, type NodeId, nodeKey, ShallotError } from '../base/index.ts'
+import { type Logger, messageOf, nodeKey } from '../base/index.ts'
 import { Deadline, flushCells } from '../drive/index.ts'
 import type { CellChannel } from '../link/index.ts'
 import type {
@@ -8,43 +8,18 @@ import type {
   ClientCircuitMachine,
   CloseReason,
   EndReason,
-  OnionPublicKey,
   ResolveAnswer,
   Target,
 } from '../onion/index.ts'
+import type { PacketBatch } from '../packet/index.ts'
+import { CircuitBuildError, type CircuitEnd, type CircuitHop, type StreamFacts } from './circuit-facts.ts'
+import { CircuitPackets, PACKET_TERMS } from './circuit-packets.ts'
 import { CircuitStream } from './circuit-stream.ts'
 import { CircuitWatch } from './circuit-watch.ts'
 import type { LivenessOptions } from './liveness.ts'
-import type { DatagramAssociation } from './service.ts'
+import type { DatagramAssociation, PacketLease } from './service.ts'
 import { StreamError } from './stream-error.ts'
-
-/** A relay of a path, as a circuit needs it. */
-export interface CircuitHop {
-  readonly id: NodeId
-  readonly onionKey: OnionPublicKey
-  readonly addresses: readonly string[]
-}
-
-/** How a circuit ended. */
-export interface CircuitEnd {
-  readonly reason: CloseReason
-  readonly origin: 'local' | 'remote'
-  /** Index of the hop that reported it, or null when it was this side. */
-  readonly hop: number | null
-  /** How many hops stood. */
-  readonly hops: number
-  /** Of a circuit that fell silent: the first hop that no sign of life came from, nor from any behind it. Null for every other end. */
-  readonly silent: number | null
-}
-
-/** Building failed; `end` says where. */
-export class CircuitBuildError extends ShallotError {
-  readonly end: CircuitEnd
-  constructor(end: CircuitEnd) {
-    super('circuit-build-failed', `circuit not built: ${end.reason} with ${end.hops} hops standing`, { kind: 'relay', retry: 'elsewhere' })
-    this.end = end
-  }
-}
+import { Waiting } from './waiting.ts'
 
 interface Datagrams {
   readonly number: number
@@ -53,7 +28,7 @@ interface Datagrams {
   readonly closed: () => void
 }
 
-/** Streams and associations of this process are counted, whatever circuit they are on. */
+/** Streams, associations and leases of this process are counted, whatever circuit they are on. */
 let nextNumber = 1
 
 interface Waiter<T> {
@@ -66,22 +41,10 @@ interface OpenStream {
   readonly number: number
   readonly openedAt: number
   readonly duplex: CircuitStream
-  readonly target: Target
+  /** Null: the exit's own resolver. */
+  readonly target: Target | null
   localDone: boolean
   remoteDone: boolean
-}
-
-/** A stream as `shallot streams` shows it. */
-export interface StreamFacts {
-  readonly id: number
-  readonly kind: 'stream' | 'datagrams'
-  /** Null for datagrams. */
-  readonly target: Target | null
-  /** Monotonic ms. */
-  readonly openedAt: number
-  readonly state: 'connecting' | 'open'
-  readonly bytesIn: number
-  readonly bytesOut: number
 }
 
 export interface OwnCircuitModules {
@@ -104,9 +67,13 @@ export class OwnCircuit {
   readonly #machine: ClientCircuitMachine
   readonly #channel: CellChannel
   readonly #streams = new Map<number, OpenStream>()
-  readonly #connecting = new Map<number, Waiter<{ stream: CircuitStream; address: string | null }>>()
-  readonly #resolving = new Map<number, Waiter<readonly ResolveAnswer[]>>()
+  readonly #connecting = new Waiting<{ stream: CircuitStream; address: string | null }>()
+  readonly #resolving = new Waiting<readonly ResolveAnswer[]>()
   readonly #datagrams = new Map<number, Datagrams>()
+  readonly #leasing = new Waiting<PacketLease>()
+  readonly #packets: CircuitPackets
+  /** Packets are in an application's hands: what it does now is carried out after. */
+  #isDelivering = false
   #extending: Waiter<number> | null = null
   #pinging: Waiter<number>[] = []
   readonly #deadline: Deadline
@@ -125,6 +92,11 @@ export class OwnCircuit {
     this.#deadline = new Deadline(modules.machine, modules.now, () => {
       this.#machine.handleTimeout(this.#m.now())
       this.#flush()
+    })
+    this.#packets = new CircuitPackets({
+      send: (stream, batch, from, to) => this.#sendPackets(stream, batch, from, to),
+      close: (stream) => this.#closePackets(stream),
+      now: modules.now,
     })
     this.#watch = new CircuitWatch({
       machine: modules.machine,
@@ -162,7 +134,7 @@ export class OwnCircuit {
   }
 
   get openStreams(): number {
-    return this.#streams.size + this.#resolving.size + this.#datagrams.size
+    return this.#streams.size + this.#resolving.size + this.#datagrams.size + this.#packets.count
   }
 
   /** The last hop owes a sign of life, and is late: nothing new should be begun here. */
@@ -199,11 +171,12 @@ export class OwnCircuit {
   streams(): StreamFacts[] {
     const streams = [...this.#streams].map(([id, { number, duplex, target, openedAt }]): StreamFacts => {
       const state = this.#connecting.has(id) ? 'connecting' : 'open'
-      return { id: number, kind: 'stream', target, openedAt, state, bytesIn: duplex.bytesIn, bytesOut: duplex.bytesOut }
+      const kind = target === null ? 'dns' : 'stream'
+      return { id: number, kind, target, openedAt, state, bytesIn: duplex.bytesIn, bytesOut: duplex.bytesOut }
     })
     for (const { number, openedAt } of this.#datagrams.values())
       streams.push({ id: number, kind: 'datagrams', target: null, openedAt, state: 'open', bytesIn: 0, bytesOut: 0 })
-    return streams
+    return [...streams, ...this.#packets.facts()]
   }
 
   /** Adds the next hop. Resolves with the round trip of its handshake, ms. @throws CircuitBuildError */
@@ -218,11 +191,20 @@ export class OwnCircuit {
 
   /** Opens a stream at the last hop; resolves when the exit is connected. @throws StreamError */
   connect(target: Target, signal?: AbortSignal): Promise<{ stream: CircuitStream; address: string | null }> {
+    return this.#openStream(target, () => this.#machine.open(target, this.#m.now()), signal)
+  }
+
+  /** Opens a stream to the exit's own resolver. @throws StreamError */
+  connectResolver(signal?: AbortSignal): Promise<{ stream: CircuitStream }> {
+    return this.#openStream(null, () => this.#machine.openResolver(this.#m.now()), signal)
+  }
+
+  #openStream(target: Target | null, open: () => number, signal: AbortSignal | undefined) {
     let id = 0
     return this.#ask(
       this.#connecting,
       () => {
-        id = this.#machine.open(target, this.#m.now())
+        id = open()
         const duplex = new CircuitStream(id, {
           offer: (stream, bytes) => this.#offer(stream, bytes),
           end: (stream, reason) => this.#endStream(stream, reason),
@@ -271,6 +253,21 @@ export class OwnCircuit {
     }
   }
 
+  /** Leases addresses at the exit for raw packets. @throws StreamError */
+  openPackets(signal?: AbortSignal): Promise<PacketLease> {
+    let id = 0
+    return this.#ask(
+      this.#leasing,
+      () => {
+        id = this.#machine.openPackets(PACKET_TERMS, this.#m.now())
+        this.#packets.asked(id, nextNumber++)
+        return id
+      },
+      () => this.#packets.close(id),
+      signal,
+    )
+  }
+
   /** The round trip to the last hop, ms. @throws StreamError when the circuit ends first */
   ping(): Promise<number> {
     if (this.#end) return Promise.reject(new StreamError('circuit-lost'))
@@ -287,37 +284,20 @@ export class OwnCircuit {
     this.#flush()
   }
 
-  #ask<T>(waiters: Map<number, Waiter<T>>, begin: () => number, cancel: () => void, signal: AbortSignal | undefined): Promise<T> {
-    if (this.#end) return Promise.reject(new StreamError('circuit-lost'))
-    if (signal?.aborted) return Promise.reject(new StreamError('aborted'))
-    return new Promise((resolve, reject) => {
-      let id: number
-      try {
-        id = begin()
-      } catch (error) {
-        this.#m.logger.debug('stream not begun', { error: messageOf(error) })
-        reject(new StreamError('resource-limit'))
-        return
-      }
-      const aborted = (): void => {
-        if (!waiters.delete(id)) return
-        cancel()
-        reject(new StreamError('aborted'))
-      }
-      signal?.addEventListener('abort', aborted, { once: true })
-      waiters.set(id, {
-        resolve: (value) => {
-          signal?.removeEventListener('abort', aborted)
-          resolve(value)
-        },
-        reject: (error) => {
-          signal?.removeEventListener('abort', aborted)
-          reject(error)
-        },
-      })
-      this.#watch.sent()
-      this.#schedule()
-    })
+  /** @param begin says it to the machine and returns the stream */
+  async #ask<T>(waiting: Waiting<T>, begin: () => number, cancel: () => void, signal: AbortSignal | undefined): Promise<T> {
+    if (this.#end) throw new StreamError('circuit-lost')
+    if (signal?.aborted) throw new StreamError('aborted')
+    let id: number
+    try {
+      id = begin()
+    } catch (error) {
+      this.#m.logger.debug('stream not begun', { error: messageOf(error) })
+      throw new StreamError('resource-limit')
+    }
+    this.#watch.sent()
+    this.#schedule()
+    return waiting.add(id, cancel, signal)
   }
 
   #offer(id: number, bytes: Uint8Array): boolean {
@@ -344,6 +324,22 @@ export class OwnCircuit {
     this.#schedule()
   }
 
+  #sendPackets(id: number, batch: PacketBatch, from: number, to: number): number {
+    if (this.#end) return to - from
+    const taken = this.#machine.sendPackets(id, batch, from, to, this.#m.now())
+    for (let i = from; i < from + taken; i++) this.bytesOut += batch.end(i) - batch.start(i)
+    this.#watch.sent()
+    this.#schedule()
+    return taken
+  }
+
+  #closePackets(id: number): void {
+    if (this.#end) return
+    this.#machine.closePackets(id, 'done')
+    this.#schedule()
+    this.#m.streamEnded()
+  }
+
   /** Flushes once at the end of this turn of the event loop, for all that happens in it. */
   #schedule(): void {
     if (this.#scheduled || this.#end) return
@@ -356,6 +352,10 @@ export class OwnCircuit {
 
   #flush(): void {
     if (this.#end) return
+    if (this.#isDelivering) {
+      this.#schedule()
+      return
+    }
     const going = flushCells(
       this.#machine,
       this.#channel,
@@ -388,8 +388,7 @@ export class OwnCircuit {
         return
       case 'connected': {
         const stream = this.#streams.get(output.stream)
-        const waiter = take(this.#connecting, output.stream)
-        if (stream) waiter?.resolve({ stream: stream.duplex, address: output.address })
+        if (stream) this.#connecting.resolve(output.stream, { stream: stream.duplex, address: output.address })
         return
       }
       case 'data':
@@ -398,17 +397,16 @@ export class OwnCircuit {
         return
       case 'writable':
         this.#streams.get(output.stream)?.duplex.writableAgain()
+        this.#packets.writable(output.stream)
         return
       case 'end':
         this.#ended(output.stream, output.reason)
         return
-      case 'resolved': {
-        const waiter = take(this.#resolving, output.stream)
-        if (output.error !== null) waiter?.reject(new StreamError(output.error))
-        else waiter?.resolve(output.answers)
+      case 'resolved':
+        if (output.error !== null) this.#resolving.reject(output.stream, new StreamError(output.error))
+        else this.#resolving.resolve(output.stream, output.answers)
         this.#m.streamEnded()
         return
-      }
       case 'rtt': {
         const waiting = this.#pinging
         this.#pinging = []
@@ -422,6 +420,19 @@ export class OwnCircuit {
         take(this.#datagrams, output.stream)?.closed()
         this.#m.streamEnded()
         return
+      case 'packets':
+        this.bytesIn += output.batch.totalBytes
+        this.#deliver(output.stream, output.batch)
+        return
+      case 'packets-opened': {
+        const lease = this.#packets.opened(output.stream, output.grant)
+        if (lease) this.#leasing.resolve(output.stream, lease)
+        return
+      }
+      case 'packets-closed':
+        this.#leasing.reject(output.stream, new StreamError(output.reason === 'done' ? 'internal' : output.reason))
+        if (this.#packets.closed(output.stream, output.reason)) this.#m.streamEnded()
+        return
       case 'closed':
         this.#finish({ reason: output.reason, origin: output.origin, hop: output.hop, hops: this.#machine.hops, silent: this.#silent })
         return
@@ -430,15 +441,25 @@ export class OwnCircuit {
     }
   }
 
+  /** The batch is the machine's again with its next output, so nothing may be drained meanwhile. */
+  #deliver(id: number, batch: PacketBatch): void {
+    this.#isDelivering = true
+    try {
+      this.#packets.deliver(id, batch)
+    } finally {
+      this.#isDelivering = false
+    }
+  }
+
   #ended(id: number, reason: EndReason): void {
     const stream = this.#streams.get(id)
     if (!stream) {
-      take(this.#resolving, id)?.reject(new StreamError(reason))
+      this.#resolving.reject(id, new StreamError(reason))
       return
     }
     if (reason === 'done') stream.remoteDone = true
     if (reason !== 'done' || stream.localDone) this.#forget(id)
-    take(this.#connecting, id)?.reject(new StreamError(reason === 'done' ? 'reset' : reason))
+    this.#connecting.reject(id, new StreamError(reason === 'done' ? 'reset' : reason))
     stream.duplex.receiveEnd(reason)
   }
 
@@ -455,16 +476,14 @@ export class OwnCircuit {
     this.#extending?.reject(new CircuitBuildError(end))
     this.#extending = null
     const lost = new StreamError('circuit-lost')
-    for (const waiter of this.#connecting.values()) waiter.reject(lost)
-    this.#connecting.clear()
-    for (const waiter of this.#resolving.values()) waiter.reject(lost)
-    this.#resolving.clear()
+    for (const waiting of [this.#connecting, this.#resolving, this.#leasing]) waiting.rejectAll(lost)
     for (const waiter of this.#pinging) waiter.reject(lost)
     this.#pinging = []
     for (const { duplex } of this.#streams.values()) duplex.receiveEnd('circuit-lost')
     this.#streams.clear()
     for (const { closed } of this.#datagrams.values()) closed()
     this.#datagrams.clear()
+    this.#packets.lost()
     this.#m.closed(end)
   }
 }

@@ -2,13 +2,28 @@ import type { Duplex } from 'node:stream'
 import { type Logger, messageOf, sensitive } from '../base/index.ts'
 import { type ReadBuffers, readInto } from '../drive/index.ts'
 import type { BatchMemory, CellBatch, CircuitOutput, EndReason, RelayCircuitMachine } from '../onion/index.ts'
+import { ExitPackets } from './exit-packets.ts'
 import { endReasonOf } from './exit-refusal.ts'
 import type { DatagramPort, ExitCircuit } from './exit-service.ts'
 
-/** The outputs of a relay's machine that concern streams and datagrams. */
+/** The outputs of a relay's machine that concern streams, datagrams and packets. */
 export type ExitOutput = Extract<
   CircuitOutput,
-  { type: 'begin' | 'resolve' | 'datagrams-open' | 'data' | 'writable' | 'end' | 'datagram' | 'datagrams-closed' }
+  {
+    type:
+      | 'begin'
+      | 'dns-open'
+      | 'resolve'
+      | 'datagrams-open'
+      | 'packets-open'
+      | 'data'
+      | 'writable'
+      | 'end'
+      | 'datagram'
+      | 'datagrams-closed'
+      | 'packets'
+      | 'packets-closed'
+  }
 >
 
 interface ExitStream {
@@ -35,22 +50,27 @@ export interface ExitStreamsModules {
   readonly logger: Logger
 }
 
-/** Joins the streams and datagram associations of one circuit to an exit's sockets. It only carries; meaning is the machine's. */
+/** Joins the streams, datagram associations and packet leases of one circuit to an exit's sockets and ports. It only carries; meaning is the machine's. */
 export class ExitStreams {
   readonly #m: ExitStreamsModules
   readonly #streams = new Map<number, ExitStream>()
   readonly #resolving = new Map<number, AbortController>()
   readonly #ports = new Map<number, DatagramPort>()
+  readonly #packets: ExitPackets
   #closed = false
 
   constructor(modules: ExitStreamsModules) {
     this.#m = modules
+    this.#packets = new ExitPackets(modules)
   }
 
   handle(output: ExitOutput): void {
     switch (output.type) {
       case 'begin':
         void this.#connect(output.stream, output.target)
+        break
+      case 'dns-open':
+        this.#connectResolver(output.stream)
         break
       case 'resolve':
         void this.#resolve(output.stream, output.name)
@@ -60,6 +80,7 @@ export class ExitStreams {
         break
       case 'writable':
         this.#streams.get(output.stream)?.socket?.resume()
+        this.#packets.writable(output.stream)
         break
       case 'end':
         this.#ended(output.stream, output.reason)
@@ -74,6 +95,15 @@ export class ExitStreams {
         this.#ports.get(output.stream)?.close()
         this.#ports.delete(output.stream)
         break
+      case 'packets-open':
+        void this.#packets.open(output.stream, output.terms)
+        break
+      case 'packets':
+        this.#packets.deliver(output.stream, output.batch)
+        break
+      case 'packets-closed':
+        this.#packets.close(output.stream)
+        break
     }
   }
 
@@ -87,22 +117,20 @@ export class ExitStreams {
     this.#resolving.clear()
     for (const port of this.#ports.values()) port.close()
     this.#ports.clear()
+    this.#packets.closeAll()
     this.#m.exit.close()
   }
 
   async #connect(id: number, target: { host: string; port: number }): Promise<void> {
-    const { machine, exit, logger } = this.#m
-    const stream: ExitStream = { socket: null, connecting: new AbortController(), early: [], inputEnded: false, outputEnded: false }
-    this.#streams.set(id, stream)
+    const { exit, logger } = this.#m
+    const stream = this.#begin(id)
     try {
       const { socket, address } = await exit.connect(target, stream.connecting.signal)
       if (this.#streams.get(id) !== stream) {
         socket.destroy()
         return
       }
-      stream.socket = socket
-      machine.accept(id, address)
-      this.#join(id, stream, socket)
+      this.#accept(id, stream, socket, address)
     } catch (error) {
       logger.debug('stream not opened', { target: sensitive(`${target.host}:${target.port}`), error: sensitive(messageOf(error)) })
       if (this.#streams.get(id) === stream) this.#finish(id, endReasonOf(error))
@@ -110,8 +138,27 @@ export class ExitStreams {
     this.#m.wake()
   }
 
-  #join(id: number, stream: ExitStream, socket: Duplex): void {
+  #connectResolver(id: number): void {
+    const stream = this.#begin(id)
+    try {
+      this.#accept(id, stream, this.#m.exit.connectResolver(), null)
+    } catch (error) {
+      this.#m.logger.debug('resolver not opened', { error: sensitive(messageOf(error)) })
+      this.#finish(id, endReasonOf(error))
+    }
+    this.#m.wake()
+  }
+
+  #begin(id: number): ExitStream {
+    const stream: ExitStream = { socket: null, connecting: new AbortController(), early: [], inputEnded: false, outputEnded: false }
+    this.#streams.set(id, stream)
+    return stream
+  }
+
+  #accept(id: number, stream: ExitStream, socket: Duplex, address: string | null): void {
     const { machine, wake } = this.#m
+    stream.socket = socket
+    machine.accept(id, address)
     readInto(socket, this.#m.buffers, (bytes) => {
       if (!machine.offer(id, bytes)) socket.pause()
       wake()

@@ -136,12 +136,16 @@ export class ServedCircuit {
         return
       case 'begin':
       case 'resolve':
+      case 'dns-open':
       case 'datagrams-open':
+      case 'packets-open':
       case 'data':
       case 'writable':
       case 'end':
       case 'datagram':
       case 'datagrams-closed':
+      case 'packets':
+      case 'packets-closed':
         this.#exitStreams()?.handle(output)
         return
       default: // the client's outputs, which a relay's machine never gives

@@ -5,7 +5,7 @@ import { type CircuitEnd, type CircuitHop, OwnCircuit } from '../../src/client/i
 import { type CryptoSuite, chooseSuite } from '../../src/crypto/index.ts'
 import { parseRules, signDescriptor, testnetRules, View, WORK_NONCE_BYTES, workPeriod } from '../../src/directory/index.ts'
 import { BatchPool, ByteMeter, type CellChannel, type ChannelDialer, memoryChannelPair } from '../../src/link/index.ts'
-import { createClientCircuit, OnionKeyring } from '../../src/onion/index.ts'
+import { createClientCircuit, OnionKeyring, PACKET_VERSION } from '../../src/onion/index.ts'
 import { ExitRefusal, type ExitService, RelayEngine, type RelayingConfig, relayingConfig } from '../../src/relaying/index.ts'
 
 export const suite: CryptoSuite = chooseSuite('auto').suite
@@ -31,6 +31,8 @@ export interface MemoryMeshOptions {
   /** Which relays are in everybody's view; all when not given. */
   readonly known?: (index: number) => boolean
   readonly servesClients?: boolean
+  /** Which exits (by index of the relay) say in their descriptors that they serve raw packets; none when not given. */
+  readonly servesPackets?: (index: number) => boolean
 }
 
 /** Relays in one process without a network, for tests of the engine and of the client's driver. */
@@ -79,7 +81,7 @@ export class MemoryMesh {
         exitPolicy: isExit ? { ipv4: [{ from: 1, to: 65_535 }], ipv6: [] } : null,
         bandwidth: 1_000_000,
         family: [],
-        protocols: { circuit: [1], link: [1], packet: [] },
+        protocols: { circuit: [1], link: [1], packet: isExit && this.#options.servesPackets?.(index) ? [PACKET_VERSION] : [] },
         software: 'shallot test',
         work: { period: workPeriod(now, rules.work.periodMs), nonce: new Uint8Array(WORK_NONCE_BYTES) },
       })

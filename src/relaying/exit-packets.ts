@@ -1,0 +1,114 @@
+import { type IpAddress, type Logger, messageOf, sensitive } from '../base/index.ts'
+import { HeldPackets } from '../drive/index.ts'
+import { type EndReason, LEAST_PACKET_MTU, type PacketGrant, type PacketTerms, type RelayCircuitMachine } from '../onion/index.ts'
+import type { PacketBatch, PacketPort } from '../packet/index.ts'
+import { ExitRefusal, endReasonOf } from './exit-refusal.ts'
+import type { ExitCircuit, ExitPacketLease } from './exit-service.ts'
+
+export interface ExitPacketsModules {
+  readonly machine: RelayCircuitMachine
+  readonly exit: ExitCircuit
+  readonly wake: () => void
+  readonly now: () => number
+  readonly logger: Logger
+}
+
+interface OpenLease {
+  readonly opening: AbortController
+  /** Null until the exit has given it. */
+  port: PacketPort | null
+  /** What the port had no room for. */
+  readonly held: HeldPackets
+}
+
+/** Joins the packet leases of one circuit to an exit's packet ports. It only carries. */
+export class ExitPackets {
+  readonly #m: ExitPacketsModules
+  readonly #leases = new Map<number, OpenLease>()
+
+  constructor(modules: ExitPacketsModules) {
+    this.#m = modules
+  }
+
+  async open(id: number, terms: PacketTerms): Promise<void> {
+    const { exit, logger, wake } = this.#m
+    const lease: OpenLease = { opening: new AbortController(), port: null, held: new HeldPackets() }
+    this.#leases.set(id, lease)
+    try {
+      const given = await exit.openPackets(terms.mtu, lease.opening.signal)
+      if (this.#leases.get(id) !== lease) {
+        given.port.close()
+        return
+      }
+      this.#join(id, lease, given, terms)
+    } catch (error) {
+      logger.debug('packets not leased', { error: sensitive(messageOf(error)) })
+      if (this.#leases.get(id) === lease) this.#finish(id, endReasonOf(error))
+    }
+    wake()
+  }
+
+  /** Packets of the client's. The batch is lent. */
+  deliver(id: number, batch: PacketBatch): void {
+    const lease = this.#leases.get(id)
+    if (!lease?.port) return
+    const taken = lease.held.isEmpty ? lease.port.send(batch, 0) : 0
+    if (taken < batch.count) lease.held.add(batch, taken)
+  }
+
+  /** The circuit takes packets again. */
+  writable(id: number): void {
+    this.#leases.get(id)?.port?.resume()
+  }
+
+  /** The client gave it back. */
+  close(id: number): void {
+    const lease = this.#leases.get(id)
+    this.#leases.delete(id)
+    lease?.opening.abort()
+    lease?.held.clear()
+    lease?.port?.close()
+  }
+
+  closeAll(): void {
+    for (const id of [...this.#leases.keys()]) this.close(id)
+  }
+
+  #join(id: number, lease: OpenLease, given: ExitPacketLease, terms: PacketTerms): void {
+    const { machine, wake, now } = this.#m
+    const { port } = given
+    const grant = grantOf(given, terms)
+    if (grant === null) {
+      port.close()
+      throw new ExitRefusal('unreachable', 'no family that was asked for is served')
+    }
+    lease.port = port
+    port.attach({
+      packets: (batch) => {
+        machine.sendPackets(id, batch, 0, batch.count, now())
+        if (!machine.hasPacketRoom(id)) port.pause()
+        wake()
+      },
+      drained: () => lease.held.drain((batch, from) => port.send(batch, from)),
+      ended: (error) => {
+        if (this.#leases.get(id) !== lease) return
+        this.#finish(id, error === null ? 'done' : endReasonOf(error))
+        wake()
+      },
+    })
+    machine.acceptPackets(id, grant)
+  }
+
+  /** Ended from this side. */
+  #finish(id: number, reason: EndReason): void {
+    this.#m.machine.closePackets(id, reason)
+    this.close(id)
+  }
+}
+
+/** Of what was leased, what was asked for; null when that is nothing. */
+function grantOf({ address4, address6, port }: ExitPacketLease, { families, mtu }: PacketTerms): PacketGrant | null {
+  const wanted = (address: IpAddress | null, family: 4 | 6): IpAddress | null => (families.includes(family) ? address : null)
+  const grant = { address4: wanted(address4, 4), address6: wanted(address6, 6), mtu: Math.min(mtu, port.mtu) }
+  return (grant.address4 === null && grant.address6 === null) || grant.mtu < LEAST_PACKET_MTU ? null : grant
+}
