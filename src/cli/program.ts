@@ -77,6 +77,7 @@ function nodeCommands(program: Command, done: Done): void {
     .option('--processes', 'give every node a process of its own (default: all in one)')
     .option('--socks <address:port>', "the client's SOCKS5 proxy; port 0: any free one", address, '127.0.0.1:0')
     .option('--http <address:port>', "the client's HTTP proxy", address, '127.0.0.1:0')
+    .option('--dns <address:port>', "the client's DNS listener", address, '127.0.0.1:0')
     .option('--control <address:port>', "the client's control API", address, '127.0.0.1:0')
     .option('--dir <dir>', 'keep configurations, keys and logs here (default: a temporary directory)')
     .option('--relay-config <file>', 'TOML sections for every relay, such as [relaying] or [exit], to try limits')

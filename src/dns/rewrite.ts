@@ -1,5 +1,5 @@
-import { MalformedError, Writer } from '../base/index.ts'
-import { type DnsMessage, type DnsRecord, decodeMessage } from './message.ts'
+import { type IpAddress, MalformedError, Writer } from '../base/index.ts'
+import { type DnsMessage, type DnsRecord, decodeMessage, recordAddress } from './message.ts'
 import { encodeLabels, readLabels } from './name.ts'
 import { DNS_HEADER_BYTES, DNS_MESSAGE_BYTES, DnsType } from './numbers.ts'
 
@@ -52,6 +52,17 @@ export function withoutRecords(message: DnsMessage, drop: (record: DnsRecord) =>
 export function withoutEdns(message: DnsMessage): DnsMessage {
   if (message.edns === null) return message
   return decodeMessage(withoutRecords(message, ({ type }) => type === DnsType.OPT))
+}
+
+/** The message without the A and AAAA records whose addresses may not be told, in whatever section. @throws MalformedError when one has no address's length */
+export function withoutAddresses(message: DnsMessage, mayTell: (address: IpAddress) => boolean): DnsMessage {
+  const hidden = new Set(
+    message.records.filter((record) => {
+      const address = recordAddress(message, record)
+      return address !== null && !mayTell(address)
+    }),
+  )
+  return hidden.size === 0 ? message : decodeMessage(withoutRecords(message, (record) => hidden.has(record)))
 }
 
 function rebuilt({ bytes, end }: DnsMessage, kept: readonly DnsRecord[]): Uint8Array {

@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream'
 import { formatIp, type Logger, MalformedError, messageOf, parseIp, sensitive } from '../base/index.ts'
 import { type ClientService, StreamError } from '../client/index.ts'
 import type { Target } from '../onion/index.ts'
-import type { HttpConfig, ListenAddress } from './config.ts'
+import type { HttpConfig } from './config.ts'
 import { CircuitAgent, type CircuitRequestArgs } from './http-agent.ts'
 import {
   type AbsoluteTarget,
@@ -21,6 +21,7 @@ import {
   withoutHopByHop,
 } from './http-codec.ts'
 import { type Credentials, credentialChecker, requestIsolation } from './isolation.ts'
+import type { ListenAddress } from './listen-address.ts'
 import { Listeners, sayAndClose } from './listeners.ts'
 import type { IngressModules } from './socks5.ts'
 import { EarlyBytes, splice } from './splice.ts'

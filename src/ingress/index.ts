@@ -1,4 +1,7 @@
 export { type HttpConfig, httpConfig, type IngressConfig, ingressConfig, type SocksConfig, socksConfig } from './config.ts'
+export { type DnsConfig, dnsConfig } from './dns/config.ts'
+export { DnsServer, type DnsServerCounts, type DnsServerModules } from './dns/server.ts'
+export { DnsService, type DnsServiceCounts, type DnsServiceModules } from './dns/service.ts'
 export { parseAbsoluteForm, parseAuthorityForm, parseBasic, requestFraming, withoutHopByHop } from './http-codec.ts'
 export * from './http-proxy.ts'
 export { type IsolationOrigin, isolationKey } from './isolation.ts'

@@ -1,6 +1,6 @@
 import type { AddressInfo, Server, Socket } from 'node:net'
 import { assert, formatHostPort, type Logger, messageOf, ShallotError, sensitive } from '../base/index.ts'
-import { type ListenAddress, parseListen } from './config.ts'
+import { type ListenAddress, parseListen } from './listen-address.ts'
 
 export interface ListenersOptions {
   /** The configuration key, for messages: 'ingress.socks'. */
@@ -107,7 +107,8 @@ export function sayAndClose(socket: Socket, bytes: Uint8Array): void {
   socket.resume()
 }
 
-function listenError(name: string, text: string, error: NodeJS.ErrnoException): ShallotError {
+/** Why a listener can't listen, in words. @param name of the configuration's section, @param text the address */
+export function listenError(name: string, text: string, error: NodeJS.ErrnoException): ShallotError {
   const problem = {
     EADDRINUSE: ['port-in-use', 'the port is in use by another program, or by a second node: stop that or choose another port', 'later'],
     EACCES: ['port-not-permitted', 'this user may not listen there: choose a port above 1023', 'never'],

@@ -342,7 +342,7 @@ export async function startTestnet(options: TestnetOptions = {}): Promise<Testne
   const dir = options.dir ?? temporary!.path
   const args = ['testnet', '--json', '--dir', dir, '--relays', String(options.relays ?? 6), '--exits', String(options.exits ?? 2)]
   // Addresses with port 0, so that testnets of several test files never meet.
-  args.push('--socks', '127.0.0.1:0', '--http', '127.0.0.1:0', '--control', '127.0.0.1:0')
+  args.push('--socks', '127.0.0.1:0', '--http', '127.0.0.1:0', '--dns', '127.0.0.1:0', '--control', '127.0.0.1:0')
   if (options.processes ?? true) args.push('--processes')
   args.push(...(options.more ?? []))
   const program = startShallot(args, options)
@@ -399,6 +399,8 @@ export function writeClientConfig(testnet: Pick<Testnet, 'dir'>, dir: string, mo
     '[ingress.socks]',
     'listen = ["127.0.0.1:0"]',
     '[ingress.http]',
+    'listen = ["127.0.0.1:0"]',
+    '[ingress.dns]',
     'listen = ["127.0.0.1:0"]',
     '[control]',
     'listen = "127.0.0.1:0"',

@@ -31,6 +31,7 @@ export interface TestnetSize {
 export interface ClientPorts {
   readonly socks: string
   readonly http: string
+  readonly dns: string
   readonly control: string
 }
 
@@ -92,7 +93,7 @@ export async function planTestnet(dir: string, size: TestnetSize, ports: ClientP
   }
   const config = {
     node: { roles: ['client'], network: `../${NETWORK_FILE}` },
-    ingress: { socks: { listen: [ports.socks] }, http: { listen: [ports.http] } },
+    ingress: { socks: { listen: [ports.socks] }, http: { listen: [ports.http] }, dns: { listen: [ports.dns] } },
     control: { listen: ports.control },
   }
   planned.push({ ...(await writeNode(dir, 'client', ['client'], config)), address: null, id: null })

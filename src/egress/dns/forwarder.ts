@@ -12,12 +12,11 @@ import {
   Flag,
   isResponse,
   Rcode,
-  recordAddress,
   reverseNetwork,
   screenQuestion,
   specialAnswer,
+  withoutAddresses,
   withoutEdns,
-  withoutRecords,
 } from '../../dns/index.ts'
 import { ExitRefusal } from '../../relaying/index.ts'
 import type { ExitConfig } from '../config.ts'
@@ -207,17 +206,11 @@ class Forwarder implements DnsForwarder {
     if (found === 'no-server') return answerBySystem(plain, this.m.resolver, this.m.allowAddress, never)
     const usable = found !== null && found.question !== null && found.rcode <= 15
     if (!usable || found.rcode === Rcode.servFail) this.#counts.failed++
-    const answer = usable ? this.#withoutPrivate(withoutEdns(found)) : decodeMessage(encodeAnswer(plain, { rcode: Rcode.servFail }))
+    const answer = usable
+      ? withoutAddresses(withoutEdns(found), this.m.allowAddress)
+      : decodeMessage(encodeAnswer(plain, { rcode: Rcode.servFail }))
     this.#cache.put(key, answer, this.m.now())
     return answer.bytes
-  }
-
-  #withoutPrivate(answer: DnsMessage): DnsMessage {
-    const hidden = answer.records.filter((record) => {
-      const address = recordAddress(answer, record)
-      return address !== null && !this.m.allowAddress(address)
-    })
-    return hidden.length === 0 ? answer : decodeMessage(withoutRecords(answer, (record) => hidden.includes(record)))
   }
 }
 

@@ -192,7 +192,7 @@ function configOf(lab: Lab, plan: LabNodePlan, idOf: (name: string) => NodeId): 
   const more = typeof plan.more === 'function' ? plan.more(idOf) : plan.more
   const network = `../${NETWORK_FILE}`
   if (isPureClient(plan.roles)) {
-    const ingress = { socks: { listen: ['127.0.0.1:0'] }, http: { listen: ['127.0.0.1:0'] } }
+    const ingress = { socks: { listen: ['127.0.0.1:0'] }, http: { listen: ['127.0.0.1:0'] }, dns: { listen: ['127.0.0.1:0'] } }
     return merge({ node: { roles: plan.roles, network }, ingress }, more)
   }
   return merge({ node: { roles: plan.roles, network }, link: { listen: listeningOn(lab, plan.on) } }, more)
