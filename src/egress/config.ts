@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { isIpText, messageOf, parseHostPort, parseIp, parseNetwork } from '../base/index.ts'
 import { exitDnsConfig } from './dns/config.ts'
 import { parsePolicy } from './policy.ts'
+import { exitTunConfig } from './tun-nat/config.ts'
 
 const policyLines = z.array(z.string()).superRefine((lines, context) => {
   try {
@@ -111,6 +112,7 @@ export const exitConfig = z.strictObject({
   dnsMaxTtlSeconds: z.int().min(1).default(3600).describe('A name is kept at most this long.'),
   dnsSystemTtlSeconds: z.int().min(1).default(60).describe('How long a name from the system resolver is kept, which tells no time.'),
   dnsNegativeTtlSeconds: count.default(30).describe('How long it is remembered that a name does not exist.'),
+  tun: exitTunConfig.prefault({}).describe('What `packets = "tun"` needs beside.'),
   dns: exitDnsConfig.prefault({}).describe('Questions of any type, for the machine of a client.'),
 })
 export type ExitConfig = z.output<typeof exitConfig>

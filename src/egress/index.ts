@@ -15,3 +15,4 @@ export { type LeaseAddress, LeaseAddresses, type LeaseNetworks } from './packets
 export { NetstackBackend, type NetstackBackendModules } from './packets/netstack-backend.ts'
 export { ExitPolicy, embeddedIpv4, type PolicyFacts, type PolicyRule, type PolicyVerdict, parsePolicy } from './policy.ts'
 export { createResolver, type NameSource, type Resolver } from './resolver.ts'
+export * from './tun-nat/index.ts'

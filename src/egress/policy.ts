@@ -46,7 +46,7 @@ export const MAX_POLICY_LINES = 1024
  * Never reached from an exit unless the network's rules say so: addresses that are not the public internet's. IANA IPv4 Special-Purpose Address
  * Registry (RFC 6890 and successors), multicast, class E, and a cloud's metadata service that sits at a public address.
  */
-const refusedNetworks: readonly IpNetwork[] = [
+export const refusedNetworks: readonly IpNetwork[] = [
   '0.0.0.0/8', // this network
   '10.0.0.0/8', // private, RFC 1918
   '100.64.0.0/10', // carrier-grade NAT, RFC 6598
@@ -69,7 +69,7 @@ const refusedNetworks: readonly IpNetwork[] = [
 ].map(parseNetwork)
 
 /** Only this is the public IPv6 internet (RFC 4291 §2.4): all that is private, local, multicast or reserved lies outside of it. */
-const globalUnicast = parseNetwork('2000::/3')
+export const globalUnicast = parseNetwork('2000::/3')
 const nat64 = parseNetwork('64:ff9b::/96') // RFC 6052 §2.1
 const sixToFour = parseNetwork('2002::/16') // RFC 3056
 const teredo = parseNetwork('2001::/32') // RFC 4380

@@ -1,0 +1,190 @@
+import fs from 'node:fs'
+import { endianness } from 'node:os'
+import { type IpAddress, type IpNetwork, ipFromBytes, messageOf, networkContains } from '../../base/index.ts'
+import { tunNatError } from './errors.ts'
+import { attribute, attributes, type ConntrackMessage, CT_DELETE, CT_GET, messagesIn, NLM, nlmsg } from './netlink-message.ts'
+
+/** The kernel's table of flows, as far as leases are concerned. */
+export interface FlowTable {
+  /** Forgets every flow that began at one of these addresses or networks. @throws ShallotError 'exit-tun-unavailable' | 'exit-tun-not-permitted' */
+  forget(of: readonly (IpAddress | IpNetwork)[]): Promise<void>
+  /** How many flows began at an address; stops counting at `most`. @throws as `forget` */
+  count(of: IpAddress, most: number): Promise<number>
+  close(): void
+}
+
+const AF_NETLINK = 16
+const SOCK_RAW_CLOEXEC = 3 | 0o2000000
+const NETLINK_NETFILTER = 12
+const SOL_SOCKET = 1
+const SO_RCVTIMEO = 20
+const ANSWER_SECONDS = 10
+/** The kernel's answers come in pieces of at most 32 KiB (net/netlink/af_netlink.c). */
+const ANSWER_BYTES = 65_536
+/** Entries that are deleted by one write. */
+const DELETES_PER_WRITE = 128
+const EPERM = 1
+const ENOENT = 2
+
+interface Calls {
+  socket(domain: number, type: number, protocol: number): number
+  setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number
+  send(fd: number, bytes: Uint8Array): Promise<number>
+  receive(fd: number, into: Uint8Array): Promise<number>
+}
+
+/**
+ * The kernel's connection tracking by netlink (nfnetlink_conntrack.h). Needs CAP_NET_ADMIN. Waiting for the kernel is left to libuv's threads:
+ * its table may have a quarter of a million entries.
+ */
+export class KernelFlowTable implements FlowTable {
+  readonly #calls: Calls
+  readonly #fd: number
+  readonly #answer = new Uint8Array(ANSWER_BYTES)
+  #sequence = 0
+  #last: Promise<unknown> = Promise.resolve()
+  #closed = false
+
+  private constructor(calls: Calls, fd: number) {
+    this.#calls = calls
+    this.#fd = fd
+  }
+
+  /** @throws ShallotError 'exit-tun-unavailable' */
+  static async open(): Promise<KernelFlowTable> {
+    const calls = await loadCalls()
+    const fd = calls.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_NETFILTER)
+    if (fd < 0) throw unavailable('no netlink socket')
+    const wait = new Uint8Array(16)
+    new DataView(wait.buffer).setBigInt64(0, BigInt(ANSWER_SECONDS), endianness() === 'LE')
+    calls.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, wait, wait.length)
+    return new KernelFlowTable(calls, fd)
+  }
+
+  forget(of: readonly (IpAddress | IpNetwork)[]): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const one of of) {
+        const found: ConntrackMessage[] = []
+        await this.#dump(one, (message) => void found.push(message))
+        for (let i = 0; i < found.length; i += DELETES_PER_WRITE) await this.#delete(found.slice(i, i + DELETES_PER_WRITE))
+      }
+    })
+  }
+
+  count(of: IpAddress, most: number): Promise<number> {
+    return this.#inTurn(async () => {
+      let found = 0
+      await this.#dump(of, () => void found++)
+      return Math.min(found, most)
+    })
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    void this.#last.finally(() => fs.closeSync(this.#fd))
+  }
+
+  /** One question at a time: the answers come on one socket. */
+  #inTurn<T>(step: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(() => {
+      if (this.#closed) throw unavailable('the connection tracking is closed')
+      return step()
+    })
+    this.#last = turn.catch(() => {})
+    return turn
+  }
+
+  /** Every entry that began there. A kernel before 5.8 does not filter and gives all: so they are looked through here as well. */
+  async #dump(of: IpAddress | IpNetwork, found: (message: ConntrackMessage) => void): Promise<void> {
+    const network = 'bits' in of ? of : { address: of, bits: of.bytes.length * 8 }
+    const family = network.address.family
+    const one = 'bits' in of ? [] : sourceFilter(of)
+    const sequence = ++this.#sequence
+    await this.#send(nlmsg(CT_GET, NLM.request | NLM.dump, sequence, family, attributes(...one)))
+    for (;;) {
+      for (const message of messagesIn(await this.#receive())) {
+        if (message.sequence !== sequence) continue
+        if (message.done) {
+          if (message.error !== 0) throw refusal(message.error)
+          return
+        }
+        if (message.source && networkContains(network, ipFromBytes(message.source))) found(message)
+      }
+    }
+  }
+
+  async #delete(entries: readonly ConntrackMessage[]): Promise<void> {
+    const from = this.#sequence + 1
+    const requests = entries.map(({ family, tuple, id, zone }) =>
+      nlmsg(CT_DELETE, NLM.request | NLM.ack, ++this.#sequence, family, attributes(tuple, id, zone)),
+    )
+    const last = this.#sequence
+    await this.#send(attributes(...requests))
+    for (let answered = from; answered <= last; ) {
+      for (const message of messagesIn(await this.#receive())) {
+        if (message.sequence < from) continue
+        // It may have ended by itself meanwhile.
+        if (message.error !== 0 && message.error !== ENOENT) throw refusal(message.error)
+        answered++
+      }
+    }
+  }
+
+  async #send(bytes: Uint8Array): Promise<void> {
+    if ((await this.#calls.send(this.#fd, bytes)) !== bytes.length) throw unavailable('the kernel took no question')
+  }
+
+  /** Copied: the entries found are used after the next answer. */
+  async #receive(): Promise<Uint8Array> {
+    const length = await this.#calls.receive(this.#fd, this.#answer)
+    if (length <= 0) throw unavailable('the kernel gave no answer')
+    return this.#answer.slice(0, length)
+  }
+}
+
+/** CTA_TUPLE_ORIG { CTA_TUPLE_IP { source } } and CTA_FILTER { CTA_FILTER_ORIG_FLAGS = CTA_FILTER_F_CTA_IP_SRC }. */
+function sourceFilter({ family, bytes }: IpAddress): readonly Uint8Array[] {
+  const nested = (type: number, body: Uint8Array) => attribute(type | 0x8000, body)
+  const flags = new Uint8Array(4)
+  new DataView(flags.buffer).setUint32(0, 1, endianness() === 'LE')
+  return [nested(1, nested(1, attribute(family === 4 ? 1 : 3, bytes))), nested(25, attribute(1, flags))]
+}
+
+async function loadCalls(): Promise<Calls> {
+  try {
+    const koffi = (await import('koffi')).default
+    const libc = koffi.load(null)
+    const send = libc.func('long send(int, uint8_t *, size_t, int)')
+    const receive = libc.func('long recv(int, _Out_ uint8_t *, size_t, int)')
+    const inThread = (call: typeof send, ...args: unknown[]) =>
+      new Promise<number>((resolve, reject) => {
+        call.async(...args, (error: unknown, result: number) => (error ? reject(error) : resolve(result)))
+      })
+    return {
+      socket: libc.func('int socket(int, int, int)'),
+      setsockopt: libc.func('int setsockopt(int, int, int, uint8_t *, unsigned int)'),
+      send: (fd, bytes) => inThread(send, fd, bytes, bytes.length, 0),
+      receive: (fd, into) => inThread(receive, fd, into, into.length, 0),
+    }
+  } catch (error) {
+    throw tunNatError('exit-tun-unavailable', `the library koffi can't be loaded (${messageOf(error)})`, 'never', error)
+  }
+}
+
+function unavailable(what: string) {
+  return tunNatError(
+    'exit-tun-unavailable',
+    `${what}: the exit forgets the connections of a lease through it. Is the kernel's module nf_conntrack_netlink there (modprobe nf_conntrack_netlink)?`,
+    'later',
+  )
+}
+
+function refusal(error: number) {
+  if (error === EPERM)
+    return tunNatError(
+      'exit-tun-not-permitted',
+      "the kernel's connection tracking can't be asked: it needs CAP_NET_ADMIN, see exit/README.md",
+    )
+  return unavailable(`the kernel's connection tracking refused with error ${error}`)
+}

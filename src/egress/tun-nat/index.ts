@@ -1,0 +1,6 @@
+export { type ExitTunConfig, exitTunConfig } from './config.ts'
+export type { FlowTable } from './conntrack.ts'
+export type { TunNatErrorCode } from './errors.ts'
+export { type Sysctls, systemSysctls } from './forwarding.ts'
+export { type RulesetFacts, removalText, rulesetText } from './ruleset.ts'
+export { linuxTunNatSystem, TunNatBackend, type TunNatOptions, type TunNatSystem } from './tun-nat-backend.ts'

@@ -1,0 +1,45 @@
+import { spawn } from 'node:child_process'
+import { tunNatError } from './errors.ts'
+
+/** How long the nft program may take. */
+const NFT_MS = 20_000
+
+/**
+ * Gives a ruleset to the system's `nft` program, as one transaction: all of it holds afterwards, or nothing has changed.
+ * @throws ShallotError 'exit-tun-no-nft' | 'exit-tun-not-permitted' | 'exit-tun-unavailable'
+ */
+export function applyRuleset(text: string, program = 'nft'): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const env = { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` }
+    const child = spawn(program, ['-f', '-'], { stdio: ['pipe', 'ignore', 'pipe'], env, timeout: NFT_MS })
+    let said = ''
+    child.stderr.setEncoding('utf8').on('data', (part: string) => {
+      said = (said + part).slice(0, 2000)
+    })
+    child.on('error', (error) =>
+      reject(
+        tunNatError(
+          'exit-tun-no-nft',
+          `the program nft, which makes the NAT, can't be run (${(error as NodeJS.ErrnoException).code}): install nftables`,
+          'never',
+          error,
+        ),
+      ),
+    )
+    child.on('close', (code) => {
+      if (code === 0) resolve()
+      else reject(refusalOf(said))
+    })
+    child.stdin.on('error', () => {})
+    child.stdin.end(text)
+  })
+}
+
+function refusalOf(said: string) {
+  const why = said.split('\n')[0] || 'the program nft took too long'
+  if (/Operation not permitted|must be root/.test(said))
+    return tunNatError('exit-tun-not-permitted', `nftables rules can't be made (${why}): they need CAP_NET_ADMIN, see exit/README.md`)
+  if (/Protocol not supported|cache initialization failed|Unable to initialize/.test(said))
+    return tunNatError('exit-tun-no-nft', `this kernel has no nftables (${why}): load nf_tables (modprobe nf_tables)`)
+  return tunNatError('exit-tun-unavailable', `nft refused the rules (${why})`)
+}
