@@ -5,6 +5,7 @@ import type { ServingRole } from '../directory/index.ts'
 import type { NatFacts, ReachFacts } from '../nat/index.ts'
 import type { CircuitFacts, NodeEvent, NodeStatus, RelayFacts, StreamFacts } from '../node/index.ts'
 import { isErrno } from '../store/index.ts'
+import type { VpnFacts } from '../vpn/index.ts'
 import type { ControlProblem, ControlRoutes } from './messages.ts'
 
 // Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
@@ -46,6 +47,15 @@ export class ControlClient {
   }
   newCircuit(): Promise<CircuitFacts> {
     return this.#ask('POST /v1/new-circuit')
+  }
+  vpn(): Promise<VpnFacts | null> {
+    return this.#ask('GET /v1/vpn')
+  }
+  vpnUp(): Promise<VpnFacts> {
+    return this.#ask('POST /v1/vpn/up')
+  }
+  vpnDown(): Promise<VpnFacts> {
+    return this.#ask('POST /v1/vpn/down')
   }
   shutdown(): Promise<{ readonly stopping: true }> {
     return this.#ask('POST /v1/shutdown')

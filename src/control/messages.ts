@@ -1,5 +1,6 @@
 import type { NatFacts, ReachFacts } from '../nat/index.ts'
 import type { CircuitFacts, NodeEvent, NodeStatus, RelayFacts, StreamFacts } from '../node/index.ts'
+import type { VpnFacts } from '../vpn/index.ts'
 
 /**
  * The control API: HTTP/1.1 with JSON bodies on a unix socket or the loopback. Every request carries `Authorization: Bearer TOKEN`
@@ -17,6 +18,11 @@ export interface ControlRoutes {
   /** With the body `{"id": "12D3KooW…"}`. Answered when the peer was reached as well as it can be, or was not. */
   'POST /v1/reach': ReachFacts
   'POST /v1/new-circuit': CircuitFacts
+  /** Null for a node that is not a client. */
+  'GET /v1/vpn': VpnFacts | null
+  /** Answered when the mesh carries everything, or does not yet after a while (state 'blocked'). */
+  'POST /v1/vpn/up': VpnFacts
+  'POST /v1/vpn/down': VpnFacts
   /** Answered before the node ends. */
   'POST /v1/shutdown': { readonly stopping: true }
 }
@@ -40,6 +46,9 @@ export const ROUTES = [
   'GET /v1/nat',
   'POST /v1/reach',
   'POST /v1/new-circuit',
+  'GET /v1/vpn',
+  'POST /v1/vpn/up',
+  'POST /v1/vpn/down',
   'POST /v1/shutdown',
   'GET /v1/events',
 ] as const

@@ -134,6 +134,15 @@ class ControlService {
       case 'POST /v1/new-circuit':
         only(url)
         return send(response, 200, await this.#node.newCircuit())
+      case 'GET /v1/vpn':
+        only(url)
+        return send(response, 200, this.#node.vpn())
+      case 'POST /v1/vpn/up':
+        only(url)
+        return send(response, 200, await this.#node.vpnUp())
+      case 'POST /v1/vpn/down':
+        only(url)
+        return send(response, 200, await this.#node.vpnDown())
       case 'POST /v1/shutdown':
         only(url)
         response.once('finish', () => void this.#node.stop())

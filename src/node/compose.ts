@@ -191,7 +191,7 @@ async function finish(
   const joined = presence().discovery.whenJoined()
   const stopsLastFirst = stops.reverse()
   const node = new RunningNode(
-    { config, presence, crypto, view, client, serving, nat, warnings, clocks, logger, joined, stops: stopsLastFirst },
+    { config, presence, crypto, view, client, serving, nat, vpn: null, warnings, clocks, logger, joined, stops: stopsLastFirst },
     listeners,
   )
   poolEvent = (event) => node.poolEvent(event)

@@ -2,6 +2,7 @@ import type { NodeId } from '../base/index.ts'
 import type { Role, ServingRole } from '../directory/index.ts'
 import type { NatFacts, ReachFacts, RelayServerStats, StunServerStats } from '../nat/index.ts'
 import type { CloseReason } from '../onion/index.ts'
+import type { VpnFacts } from '../vpn/index.ts'
 
 /**
  * What the control API and the command line need of a running node. `startNode` (compose.ts) gives one; everything it returns is
@@ -32,6 +33,16 @@ export interface NodeControl {
    * @throws ShallotError 'not-serving' (a pure client reaches its guards only), 'unknown-relay', 'aborted'
    */
   reach(id: NodeId, signal: AbortSignal): Promise<ReachFacts>
+
+  /** The whole machine through the mesh; null for a node that is not a client. */
+  vpn(): VpnFacts | null
+  /**
+   * Everything through the mesh from now on, or nowhere. Resolves when it is carried, or when it is not yet after a while: the state says which.
+   * @throws ShallotError 'not-a-client', 'vpn-not-on-this-platform', 'vpn-not-permitted', 'vpn-program-missing', 'vpn-in-use', …
+   */
+  vpnUp(): Promise<VpnFacts>
+  /** The machine as it was before. @throws ShallotError 'not-a-client', 'vpn-not-undone' */
+  vpnDown(): Promise<VpnFacts>
 
   /**
    * Resolves when the node does what its roles say: it listens, and as a client has a circuit open.

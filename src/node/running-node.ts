@@ -7,6 +7,7 @@ import type { HttpProxy, SocksServer } from '../ingress/index.ts'
 import type { NatFacts, NatService, ReachFacts } from '../nat/index.ts'
 import type { GuardSample } from '../path/index.ts'
 import type { RelayEngine } from '../relaying/index.ts'
+import type { Vpn, VpnFacts } from '../vpn/index.ts'
 import type { NodeConfig } from './config.ts'
 import { type Clocks, circuitFacts, guardFacts, relayFacts, roleCounts, streamFacts } from './facts.ts'
 import { ruleChanges } from './network-file.ts'
@@ -51,6 +52,8 @@ export interface NodeParts {
   readonly serving: ServingParts | null
   /** How it is reached; null for a pure client, and where the configuration's word is taken. */
   readonly nat: NatService | null
+  /** Null for a node that is not a client. */
+  readonly vpn: Vpn | null
   readonly warnings: Warnings
   readonly clocks: Clocks
   readonly logger: Logger
@@ -179,13 +182,21 @@ export class RunningNode implements NodeControl {
     return nat.reach(id, signal)
   }
 
+  vpn(): VpnFacts | null {
+    return this.#p.vpn?.facts() ?? null
+  }
+
+  async vpnUp(): Promise<VpnFacts> {
+    return (this.#p.vpn ?? notAClient()).up()
+  }
+
+  async vpnDown(): Promise<VpnFacts> {
+    return (this.#p.vpn ?? notAClient()).down()
+  }
+
   async newCircuit(): Promise<CircuitFacts> {
     const { client, view, clocks } = this.#p
-    if (!client)
-      throw new ShallotError('not-a-client', 'this node has not the role "client", so it builds no circuits', {
-        kind: 'usage',
-        retry: 'never',
-      })
+    if (!client) notAClient()
     client.pool.retireAll()
     return circuitFacts(await client.pool.buildOne(), view, clocks, false)
   }
@@ -291,6 +302,10 @@ export class RunningNode implements NodeControl {
       bytesReceived: pool.bytes.received,
     }
   }
+}
+
+function notAClient(): never {
+  throw new ShallotError('not-a-client', 'this node has not the role "client", so it builds no circuits', { kind: 'usage', retry: 'never' })
 }
 
 function relayingFacts({ engine, exit }: ServingParts): RelayingFacts {

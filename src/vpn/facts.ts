@@ -3,9 +3,15 @@ export interface AllowedPeer {
   /** Address in text. */
   readonly ip: string
   readonly protocol: 'tcp' | 'udp'
-  /** Null: any, for what answers from our listening ports. */
+  /** Null: every port of that address. */
   readonly port: number | null
   readonly why: 'guard' | 'bootstrap' | 'peer' | 'stun' | 'router'
+}
+
+/** A port on which this node serves others: whoever asks there is answered around the tunnel. */
+export interface ServingPort {
+  readonly protocol: 'tcp' | 'udp'
+  readonly port: number
 }
 
 /** The VPN as `shallot vpn status --json` shows it. */
@@ -15,8 +21,10 @@ export interface VpnFacts {
   /** Wall-clock ms of the last change. */
   readonly since: number
   readonly device: { readonly name: string; readonly mtu: number; readonly addresses: readonly string[] } | null
-  /** Everything that may leave by another way than the tunnel; any other packet is dropped. */
+  /** Everything that may leave by another way than the tunnel, besides `serving`, `bypass` and link control; any other packet is dropped. */
   readonly allowed: readonly AllowedPeer[]
+  /** Our own listening ports: only what answers there may leave from them. */
+  readonly serving: readonly ServingPort[]
   /** Networks that go around by the user's wish. */
   readonly bypass: readonly string[]
   readonly localNetwork: boolean

@@ -2,6 +2,7 @@ import type { NodeId } from '../../src/base/index.ts'
 import type { ServingRole } from '../../src/directory/index.ts'
 import type { NatFacts, ReachFacts } from '../../src/nat/index.ts'
 import type { CircuitFacts, NodeControl, NodeEvent, NodeStatus, RelayFacts, RoleCounts, StreamFacts } from '../../src/node/index.ts'
+import type { VpnFacts } from '../../src/vpn/index.ts'
 
 export const fakeIds = [
   '12D3KooWGuardGuardGuardGuardGuardGuardGuardGuardGuard1',
@@ -45,6 +46,22 @@ export const fakeStatus: NodeStatus = {
   memory: { rssBytes: 90_000_000, heapBytes: 20_000_000, externalBytes: 5_000_000 },
   links: 1,
   warnings: [{ code: 'guard-suspicious', message: 'the guard fails often', since: 0 }],
+}
+
+export const fakeVpn: VpnFacts = {
+  state: 'up',
+  since: 1_700_000_000_000,
+  device: { name: 'shallot0', mtu: 1420, addresses: ['10.83.104.2/30', 'fd73:6861:6c6c:6f74::2/64'] },
+  allowed: [
+    { ip: '11.0.0.1', protocol: 'tcp', port: 4460, why: 'guard' },
+    { ip: '2001:db8::1', protocol: 'tcp', port: 4460, why: 'bootstrap' },
+  ],
+  serving: [],
+  bypass: ['192.0.2.0/24'],
+  localNetwork: false,
+  dns: { how: 'resolv.conf', servers: ['10.83.104.1'] },
+  counts: { packetsIn: 20, packetsOut: 10, bytesIn: 20_000, bytesOut: 1_000, tcpFlows: 3, udpFlows: 2, blocked: 7 },
+  problems: [],
 }
 
 export const fakeCircuit: CircuitFacts = {
@@ -104,6 +121,8 @@ export class FakeNode implements NodeControl {
   failure: Error | null = null
   /** What `nat` says: nothing, as of a pure client. */
   natFacts: NatFacts | null = null
+  /** What `vpn` says. */
+  vpnFacts: VpnFacts | null = null
   /** The signal of the last `reach`. */
   reaching: AbortSignal | null = null
 
@@ -138,6 +157,21 @@ export class FakeNode implements NodeControl {
     if (this.failure) throw this.failure
     this.asked.push('newCircuit')
     return fakeCircuit
+  }
+  vpn(): VpnFacts | null {
+    return this.vpnFacts
+  }
+  async vpnUp(): Promise<VpnFacts> {
+    if (this.failure) throw this.failure
+    this.asked.push('vpnUp')
+    this.vpnFacts = fakeVpn
+    return fakeVpn
+  }
+  async vpnDown(): Promise<VpnFacts> {
+    if (this.failure) throw this.failure
+    this.asked.push('vpnDown')
+    this.vpnFacts = { ...fakeVpn, state: 'down', device: null, allowed: [], dns: null, counts: null }
+    return this.vpnFacts
   }
   async ready(): Promise<void> {}
   subscribe(listener: (event: NodeEvent) => void): () => void {
