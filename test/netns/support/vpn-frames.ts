@@ -21,7 +21,16 @@ export interface IpPart {
   readonly sourcePort: number | null
   readonly destinationPort: number | null
   /** Of ICMP and ICMPv6. */
-  readonly icmp: { readonly type: number; readonly code: number; readonly target: string | null } | null
+  readonly icmp: IcmpPart | null
+}
+
+export interface IcmpPart {
+  readonly type: number
+  readonly code: number
+  /** Of neighbour discovery. */
+  readonly target: string | null
+  /** Of an MLD report: the groups it names; null when they are not all there to be read. */
+  readonly groups: readonly string[] | null
 }
 
 const ARP = 0x0806
@@ -81,10 +90,25 @@ function upper(protocol: number, bytes: Buffer, isFragment: boolean): Pick<IpPar
   if (isFragment || bytes.length < 8) return none
   if (protocol === TCP || protocol === UDP) return { ...none, sourcePort: bytes.readUInt16BE(0), destinationPort: bytes.readUInt16BE(2) }
   if (protocol === ICMP || protocol === ICMP6) {
-    const target = protocol === ICMP6 && (bytes[0] === 135 || bytes[0] === 136) && bytes.length >= 24 ? colons(bytes, 8) : null
-    return { ...none, icmp: { type: bytes[0]!, code: bytes[1]!, target } }
+    const [type, code] = [bytes[0]!, bytes[1]!]
+    const target = protocol === ICMP6 && (type === 135 || type === 136) && bytes.length >= 24 ? colons(bytes, 8) : null
+    return { ...none, icmp: { type, code, target, groups: protocol === ICMP6 ? groupsOf(bytes) : null } }
   }
   return none
+}
+
+/** RFC 3810 §5.2, and RFC 2710 §3: report (131) and done (132). */
+function groupsOf(bytes: Buffer): readonly string[] | null {
+  if ((bytes[0] === 131 || bytes[0] === 132) && bytes.length >= 24) return [colons(bytes, 8)]
+  if (bytes[0] !== 143) return null
+  const groups: string[] = []
+  let at = 8
+  for (let left = bytes.readUInt16BE(6); left > 0; left--) {
+    if (bytes.length < at + 20) return null
+    groups.push(colons(bytes, at + 4))
+    at += 20 + bytes.readUInt16BE(at + 2) * 16 + bytes[at + 1]! * 4
+  }
+  return groups
 }
 
 /** What keeps a link itself going, and tells nobody beyond it anything. */
@@ -92,10 +116,13 @@ export type LinkControl = 'ARP' | 'neighbour discovery' | 'DHCP'
 
 const linkLocal = ['169.254.0.0/16', 'fe80::/10'].map(parseNetwork)
 const linkMulticast = parseNetwork('ff02::/16')
+/** RFC 4291 §2.7.1: where neighbour solicitations for an address go. */
+const solicitedNode = parseNetwork('ff02::1:ff00:0/104')
 
 /**
  * The only place that decides what is link control; null: it is not. ARP and neighbour discovery for an address beyond the link tell where the
- * machine wants to go, so those are not; nor are MLD, IGMP, mDNS, and router advertisements, which a client has no reason to send.
+ * machine wants to go, so those are not; nor are IGMP, mDNS, and router advertisements, which a client has no reason to send. MLD is only for the
+ * groups of neighbour discovery itself, without which a switch that listens to MLD (RFC 4541) withholds it: other groups tell which programs run.
  * @param networks the link's own
  */
 export function linkControl({ arp, ip }: Frame, networks: readonly IpNetwork[]): LinkControl | null {
@@ -104,7 +131,9 @@ export function linkControl({ arp, ip }: Frame, networks: readonly IpNetwork[]):
   if (!ip || ip.isFragment) return null
   const stays = onLink(ip.destination) || networkContains(linkMulticast, parseIp(ip.destination))
   if (ip.protocol === ICMP6 && ip.icmp) {
-    const { type, code, target } = ip.icmp
+    const { type, code, target, groups } = ip.icmp
+    if (groups !== null && ip.hopLimit === 1 && stays && groups.every((group) => networkContains(solicitedNode, parseIp(group))))
+      return 'neighbour discovery'
     // RFC 4861 §4.1, §4.3, §4.4: solicitations of routers and neighbours, advertisements of neighbours; from here, as the hop limit proves.
     const isDiscovery = type === 133 || ((type === 135 || type === 136) && target !== null && onLink(target))
     return isDiscovery && code === 0 && ip.hopLimit === 255 && stays ? 'neighbour discovery' : null

@@ -4,7 +4,7 @@ import { parseNetwork } from '../../../src/base/index.ts'
 import { configSchema } from '../../../src/node/index.ts'
 import { temporaryFolder } from '../../support/processes.ts'
 import { Lab, type Machine, missingPackages, reasonAgainstLab } from '../lab/index.ts'
-import { LabMesh, type LabNode, type LabNodePlan } from './lab-mesh.ts'
+import { LabMesh, type LabNodePlan } from './lab-mesh.ts'
 import { UplinkCapture } from './vpn-capture.ts'
 import { serverPackages, VpnServers } from './vpn-servers.ts'
 
@@ -53,6 +53,8 @@ export class VpnLab {
         .home('home')
         .machine()
         .takeOwnEtc({ 'resolv.conf': `nameserver ${lab.host('dns').address}\n` })
+      // As systems with systemd set it: programs may ping without privileges.
+      for (const name of packetExits) await lab.host(`exit-${name}`).shell('echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range')
       const files = join(folder.path, 'servers')
       mkdirSync(files)
       const servers = await VpnServers.start(lab.host('web'), lab.host('dns'), files)
@@ -79,13 +81,8 @@ export class VpnLab {
     return this.#mesh
   }
 
-  /** The node on the machine at home. */
-  get client(): LabNode {
-    return this.mesh.node('client')
-  }
-
-  /** Starts all nodes but the client. @param client settings of the client */
-  async startMesh(client: NonNullable<LabNodePlan['more']> = {}): Promise<void> {
+  /** Starts all nodes but the clients. @param clients names and settings of nodes for the machine at home, of which one runs at a time */
+  async startMesh(clients: Readonly<Record<string, NonNullable<LabNodePlan['more']>>>): Promise<void> {
     const exitSettings = (packets: PacketExit) => ({
       exit: { resolvers: [this.servers.dns.address], ...(exitsHavePackets ? { packets } : {}) },
     })
@@ -98,7 +95,7 @@ export class VpnLab {
         roles: ['exit'] as const,
         more: exitSettings(packets),
       })),
-      { name: 'client', on: this.pc, roles: ['client'], more: client },
+      ...Object.entries(clients).map(([name, more]) => ({ name, on: this.pc, roles: ['client'] as const, more })),
     ])
     const serving = this.mesh.nodes.filter(({ id }) => id !== null)
     await this.mesh.startAll(serving.slice(0, 1))

@@ -72,6 +72,11 @@ export const everyday: readonly ProgramCheck[] = [
   { name: 'WebRTC in Chromium finds nothing of the machine', needs: { chromium: 'chromium' }, run: chromiumWebRtc },
 ]
 
+/** A few of them, for ways that differ only underneath. */
+export const quickOnes: readonly ProgramCheck[] = everyday.filter(({ name }) =>
+  /^(curl fetches pages .* www|dig finds|HTTP\/3|iperf3 -4)/.test(name),
+)
+
 /** Programs of raw packets that reach the other end. */
 export const pings: readonly ProgramCheck[] = [
   { name: 'ping, both families, small and as large as the device', needs: { ping: 'iputils-ping' }, run: ping },

@@ -31,7 +31,9 @@ export function strayFrames(on: UplinkAddresses): Readonly<Record<string, Uint8A
     'an echo request over IPv6': ip(ipv6, elsewhere.ipv6, Protocol.icmp6, Uint8Array.of(128, 0, 0, 0, 0, 1, 0, 1)),
     'a port unreachable': ip(ipv4, elsewhere.ipv4, Protocol.icmp, Uint8Array.of(3, 3, 0, 0, 0, 0, 0, 0)),
     'an IGMP report': ip(ipv4, '224.0.0.22', 2, Uint8Array.of(0x22, 0, 0, 0, 0, 0, 0, 0)),
-    'an MLD report': ip(ipv6, 'ff02::16', Protocol.hopByHop, Uint8Array.of(58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0)),
+    'an MLD report of mDNS': mldReport(ipv6, 'ff02::fb'),
+    'an MLD report of a solicited node and mDNS': mldReport(ipv6, 'ff02::1:ff00:a', 'ff02::fb'),
+    'an MLD report that is cut': mldReport(ipv6, 'ff02::1:ff00:a', 'ff02::1:ff00:b').subarray(0, -10),
     'a router advertisement': ip(ipv6, 'ff02::1', Protocol.icmp6, new Uint8Array(16).fill(134, 0, 1)),
     'a solicitation for an address beyond the link': ip(ipv6, 'ff02::1:ff00:1', Protocol.icmp6, solicitation(elsewhere.ipv6)),
     'a solicitation that came from elsewhere': ip(ipv6, router6, Protocol.icmp6, solicitation(router6), 64),
@@ -50,6 +52,7 @@ export function linkFrames({ ipv4, ipv6, router4, router6 }: UplinkAddresses): R
     'an ARP request for the router': arp(ipv4, router4),
     'a solicitation for the router': ip(ipv6, router6, Protocol.icmp6, solicitation(router6)),
     'a solicitation of routers': ip(ipv6, 'ff02::2', Protocol.icmp6, Uint8Array.of(133, 0, 0, 0, 0, 0, 0, 0)),
+    'an MLD report of solicited nodes': mldReport(ipv6, 'ff02::1:ff00:a', 'ff02::1:ff00:b'),
     'DHCP to everybody': udp('0.0.0.0', '255.255.255.255', 68, 67),
     'DHCPv6 to everybody': udp(ipv6, 'ff02::1:2', 546, 547),
   }
@@ -91,6 +94,13 @@ function ip(from: string, to: string, protocol: number, payload: Uint8Array, hop
 
 function solicitation(target: string): Uint8Array {
   return Buffer.concat([Uint8Array.of(135, 0, 0, 0, 0, 0, 0, 0), parseIp(target).bytes])
+}
+
+/** RFC 3810 §5.2, with the router alert of §5 in front. */
+function mldReport(from: string, ...groups: readonly string[]): Uint8Array {
+  const records = groups.map((group) => Buffer.concat([Uint8Array.of(4, 0, 0, 0), parseIp(group).bytes]))
+  const report = Buffer.concat([Uint8Array.of(58, 0, 5, 2, 0, 0, 1, 0), Uint8Array.of(143, 0, 0, 0, 0, 0, 0, groups.length), ...records])
+  return ip(from, 'ff02::16', Protocol.hopByHop, report, 1)
 }
 
 function arp(from: string, target: string): Uint8Array {

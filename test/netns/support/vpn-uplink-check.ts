@@ -11,9 +11,17 @@ export interface SentFrame {
   readonly frame: Frame
 }
 
+/** What the VPN says of who may be reached around it: of its status. */
+export interface UplinkList {
+  readonly allowed: readonly AllowedPeer[]
+  /** Our own listening ports, from which answers go. */
+  readonly serving?: readonly { readonly protocol: 'tcp' | 'udp'; readonly port: number }[]
+}
+
 interface Snapshot {
   readonly at: number
-  readonly allowed: ReadonlySet<string>
+  /** "PROTOCOL ADDRESS PORT", or "*" for every port; "PROTOCOL from PORT". */
+  readonly keys: ReadonlySet<string>
 }
 
 const protocols: Readonly<Record<number, string>> = { 6: 'tcp', 17: 'udp' }
@@ -32,9 +40,10 @@ export class UplinkCheck {
   }
 
   /** Says what the VPN allows now. @param at wall-clock ms, when it was read; later ones come later */
-  allow(at: number, allowed: readonly AllowedPeer[]): void {
-    const keys = allowed.map(({ ip, protocol, port }) => `${protocol} ${formatIp(parseIp(ip))} ${port ?? '*'}`)
-    this.#snapshots.push({ at, allowed: new Set(keys) })
+  allow(at: number, { allowed, serving = [] }: UplinkList): void {
+    const peers = allowed.map(({ ip, protocol, port }) => `${protocol} ${formatIp(parseIp(ip))} ${port ?? '*'}`)
+    const own = serving.map(({ protocol, port }) => `${protocol} from ${port}`)
+    this.#snapshots.push({ at, keys: new Set([...peers, ...own]) })
   }
 
   /** Every frame that was not allowed, a line each: when (ms since `since`), where it was seen, what it was. */
@@ -48,8 +57,10 @@ export class UplinkCheck {
     if (linkControl(frame, this.#networks) !== null) return true
     const { ip } = frame
     if (!ip || ip.isFragment || ip.destinationPort === null) return false
-    const peer = `${protocols[ip.protocol]} ${formatIp(parseIp(ip.destination))}`
-    return this.#inForce(at).some(({ allowed }) => allowed.has(`${peer} ${ip.destinationPort}`) || allowed.has(`${peer} *`))
+    const protocol = protocols[ip.protocol]
+    const peer = `${protocol} ${formatIp(parseIp(ip.destination))}`
+    const keys = [`${peer} ${ip.destinationPort}`, `${peer} *`, `${protocol} from ${ip.sourcePort}`]
+    return this.#inForce(at).some((snapshot) => keys.some((key) => snapshot.keys.has(key)))
   }
 
   #inForce(at: number): readonly Snapshot[] {
