@@ -25,7 +25,8 @@ export function flushCells(
     const room = channel.room
     if (room <= 0) return true
     const batch = source.pollCells(Math.min(room, POLL_CELLS), now)
-    if (!batch) return true
+    // What waited too long is dropped by the poll: that, too, may have something to tell.
+    if (!batch) return drain()
     sent(batch.count)
     channel.send(batch)
     if (!drain()) return false

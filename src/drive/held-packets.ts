@@ -1,10 +1,10 @@
 import { PacketBatch } from '../packet/index.ts'
 
-const HELD_PACKETS = 256
+const HELD_PACKETS = 1024
 const HELD_BYTES = 128 * 1024
 
 /**
- * Packets that whoever they are for has no room for now, in order: up to 512 packets and 256 KiB, in memory that is only there meanwhile.
+ * Packets that whoever they are for has no room for now, in order: up to 2048 packets and 256 KiB, in memory that is only there meanwhile.
  * Links bring packets in bursts, so what takes them in turns must hold a burst.
  */
 export class HeldPackets {

@@ -1,6 +1,13 @@
 import { type IpAddress, type Logger, messageOf, sensitive } from '../base/index.ts'
 import { HeldPackets } from '../drive/index.ts'
-import { type EndReason, LEAST_PACKET_MTU, type PacketGrant, type PacketTerms, type RelayCircuitMachine } from '../onion/index.ts'
+import {
+  type EndReason,
+  LEAST_PACKET_MTU,
+  type PacketGrant,
+  type PacketTerms,
+  packetLimits,
+  type RelayCircuitMachine,
+} from '../onion/index.ts'
 import type { PacketBatch, PacketPort } from '../packet/index.ts'
 import { ExitRefusal, endReasonOf } from './exit-refusal.ts'
 import type { ExitCircuit, ExitPacketLease } from './exit-service.ts'
@@ -17,8 +24,11 @@ interface OpenLease {
   readonly opening: AbortController
   /** Null until the exit has given it. */
   port: PacketPort | null
-  /** What the port had no room for. */
-  readonly held: HeldPackets
+  /** The client's packets that the port had no room for. */
+  readonly outgoing: HeldPackets
+  /** Packets for the client that the circuit had no room for, and since when the first of them waits. */
+  readonly incoming: HeldPackets
+  incomingSince: number
 }
 
 /** Joins the packet leases of one circuit to an exit's packet ports. It only carries. */
@@ -32,7 +42,13 @@ export class ExitPackets {
 
   async open(id: number, terms: PacketTerms): Promise<void> {
     const { exit, logger, wake } = this.#m
-    const lease: OpenLease = { opening: new AbortController(), port: null, held: new HeldPackets() }
+    const lease: OpenLease = {
+      opening: new AbortController(),
+      port: null,
+      outgoing: new HeldPackets(),
+      incoming: new HeldPackets(),
+      incomingSince: 0,
+    }
     this.#leases.set(id, lease)
     try {
       const given = await exit.openPackets(terms.mtu, lease.opening.signal)
@@ -52,13 +68,18 @@ export class ExitPackets {
   deliver(id: number, batch: PacketBatch): void {
     const lease = this.#leases.get(id)
     if (!lease?.port) return
-    const taken = lease.held.isEmpty ? lease.port.send(batch, 0) : 0
-    if (taken < batch.count) lease.held.add(batch, taken)
+    const taken = lease.outgoing.isEmpty ? lease.port.send(batch, 0) : 0
+    if (taken < batch.count) lease.outgoing.add(batch, taken)
   }
 
   /** The circuit takes packets again. */
   writable(id: number): void {
-    this.#leases.get(id)?.port?.resume()
+    const lease = this.#leases.get(id)
+    if (!lease?.port) return
+    const { machine, now } = this.#m
+    if (now() - lease.incomingSince > packetLimits.staleMs) lease.incoming.clear()
+    lease.incoming.drain((batch, from) => machine.sendPackets(id, batch, from, batch.count, now()))
+    if (machine.hasPacketRoom(id)) lease.port.resume()
   }
 
   /** The client gave it back. */
@@ -66,7 +87,8 @@ export class ExitPackets {
     const lease = this.#leases.get(id)
     this.#leases.delete(id)
     lease?.opening.abort()
-    lease?.held.clear()
+    lease?.outgoing.clear()
+    lease?.incoming.clear()
     lease?.port?.close()
   }
 
@@ -85,11 +107,15 @@ export class ExitPackets {
     lease.port = port
     port.attach({
       packets: (batch) => {
-        machine.sendPackets(id, batch, 0, batch.count, now())
+        const taken = lease.incoming.isEmpty ? machine.sendPackets(id, batch, 0, batch.count, now()) : 0
+        if (taken < batch.count) {
+          if (lease.incoming.isEmpty) lease.incomingSince = now()
+          lease.incoming.add(batch, taken)
+        }
         if (!machine.hasPacketRoom(id)) port.pause()
         wake()
       },
-      drained: () => lease.held.drain((batch, from) => port.send(batch, from)),
+      drained: () => lease.outgoing.drain((batch, from) => port.send(batch, from)),
       ended: (error) => {
         if (this.#leases.get(id) !== lease) return
         this.#finish(id, error === null ? 'done' : endReasonOf(error))
