@@ -20,6 +20,9 @@ Join a network as a client, with a file from whoever runs it:
   $ shallot run
   $ shallot status
 
+Send everything this machine sends through it (docs/vpn.md):
+  $ shallot vpn up
+
 Run a relay (see relay/README.md and exit/README.md first):
   $ shallot init --role guard --role middle --network network.toml --dir DIR
   $ shallot run --dir DIR
@@ -63,6 +66,7 @@ function buildProgram(done: Done): Command {
   program.version(packageJson.version, '-V, --version', 'show the version')
   nodeCommands(program, done)
   askingCommands(program, done)
+  vpnCommands(program, done)
   // Settings such as exitOverride and the help's width are inherited only by commands made with .command(), as these are.
   return program
 }
@@ -176,6 +180,40 @@ STUN servers of the network in the configuration are asked from here.
     .option('--user <name:password>', "credentials of the node's SOCKS5 proxy, where it asks for some")
     .addHelpText('after', '\n  $ shallot fetch https://example.com/ -o page.html')
     .action(async (url, options) => done(await (await import('./commands/fetch.ts')).fetchUrl(url, options)))
+}
+
+/** The whole machine through the mesh. */
+function vpnCommands(program: Command, done: Done): void {
+  const vpn = program
+    .command('vpn')
+    .description('send everything this machine sends through the mesh, or nowhere')
+    .addHelpText(
+      'after',
+      `
+  $ shallot vpn up
+  $ shallot vpn status
+  $ shallot vpn down
+
+The node needs CAP_NET_ADMIN for it. While it is up nothing goes around, whether
+the node runs or not; \`down\` gives the machine back as it was. See docs/vpn.md.
+Exit codes of status: 0 up, 3 down, 4 blocked or on the way.`,
+    )
+  asking(vpn, 'up', 'everything through the mesh from now on').action(async (options) =>
+    done(await (await import('./commands/vpn.ts')).vpnUp(options)),
+  )
+  asking(vpn, 'down', 'the machine as it was before; works without the node too').action(async (options) =>
+    done(await (await import('./commands/vpn.ts')).vpnDown(options)),
+  )
+  asking(vpn, 'status', 'whether it is up, what may go around it, and what is wrong').action(async (options) =>
+    done(await (await import('./commands/vpn.ts')).vpnStatus(options)),
+  )
+  vpn
+    .command('repair')
+    .description('undo what a node that is gone has left')
+    .option('--dir <dir>', "the node's directory")
+    .option('--force', "what another node's VPN left too, or what no state file tells of")
+    .option('--json', 'print what was undone as JSON')
+    .action(async (options) => done(await (await import('./commands/vpn.ts')).vpnRepair(options)))
 }
 
 function asking(program: Command, name: string, description: string): Command {

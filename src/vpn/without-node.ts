@@ -1,0 +1,34 @@
+import { messageOf } from '../base/index.ts'
+import type { VpnFacts } from './facts.ts'
+import { isClean, VpnStateFile } from './state.ts'
+
+/** What can be said of a node's VPN while the node does not run: 'blocked' when it left its block. Never throws. @param stateDir the node's directory */
+export async function vpnWithoutNode(stateDir: string, wall: number): Promise<VpnFacts> {
+  const file = new VpnStateFile(stateDir, () => '')
+  const problems: string[] = []
+  let left = false
+  try {
+    left = (await file.load()) && !isClean(file.current)
+    if (left)
+      problems.push(
+        file.current.wanted
+          ? 'the node does not run, and its VPN is to be up: the block stands and nothing leaves this machine. `shallot run` takes it over, `shallot vpn down` lifts it'
+          : 'the node ended while it took its VPN down: `shallot vpn repair` finishes that',
+      )
+  } catch (error) {
+    left = true
+    problems.push(messageOf(error))
+  }
+  return {
+    state: left ? 'blocked' : 'down',
+    since: wall,
+    device: null,
+    allowed: [],
+    serving: [],
+    bypass: [],
+    localNetwork: false,
+    dns: null,
+    counts: null,
+    problems,
+  }
+}
