@@ -84,7 +84,7 @@ export class VpnLab {
   /** Starts all nodes but the clients. @param clients names and settings of nodes for the machine at home, of which one runs at a time */
   async startMesh(clients: Readonly<Record<string, NonNullable<LabNodePlan['more']>>>): Promise<void> {
     const exitSettings = (packets: PacketExit) => ({
-      exit: { resolvers: [this.servers.dns.address], ...(exitsHavePackets ? { packets } : {}) },
+      exit: { resolvers: [this.servers.dns.address], packets },
     })
     this.#mesh = LabMesh.plan(this.lab, [
       { name: 'boot', on: this.lab.host('boot'), roles: ['bootstrap'] },
@@ -129,19 +129,18 @@ export class VpnLab {
   }
 }
 
-/** Whether this clone's exits can be told how raw packets leave. */
-export const exitsHavePackets = 'packets' in sectionShape('exit')
+/** Why the VPN cannot be tested with this clone; null when it can. */
+export const reasonAgainstVpn =
+  'packets' in shapeOf('exit') && 'up' in shapeOf('ingress', 'tun') ? null : 'this clone has no VPN in [ingress.tun] yet'
 
 /** The keys of a section of the configuration. */
-function sectionShape(name: string): Readonly<Record<string, unknown>> {
-  let schema: unknown = (configSchema as unknown as { shape: Record<string, unknown> }).shape[name]
-  for (;;) {
-    const inner = schema as { shape?: Record<string, unknown>; unwrap?: () => unknown }
-    if (inner?.shape) return inner.shape
-    if (!inner?.unwrap) return {}
-    schema = inner.unwrap()
-  }
+function shapeOf(...path: readonly string[]): Readonly<Record<string, unknown>> {
+  let shape = bareShape(configSchema)
+  for (const name of path) shape = bareShape(shape[name])
+  return shape
 }
 
-/** Why the VPN cannot be tested with this clone; null when it can. */
-export const reasonAgainstVpn = 'tun' in sectionShape('ingress') && exitsHavePackets ? null : 'this clone has no [ingress.tun] yet'
+function bareShape(schema: unknown): Readonly<Record<string, unknown>> {
+  const inner = schema as { readonly shape?: Record<string, unknown>; unwrap?(): unknown } | undefined
+  return inner?.shape ?? (inner?.unwrap ? bareShape(inner.unwrap()) : {})
+}
