@@ -321,7 +321,8 @@ export class Stack {
     const icmp = this.#icmp
     const about = readIcmpError(view, bytes, icmp.bodyStart, icmp.end, ip.version)
     if (about === null || icmp.kind === 'other' || icmp.kind === 'echo-request' || icmp.kind === 'echo-reply') return
-    const mtu = icmp.kind === 'packet-too-big' ? (icmp.mtu === 0 ? about.smallerMtu : icmp.mtu) : 0
+    // Only routers of IPv4 may be too old to say it (RFC 1191 §5).
+    const mtu = icmp.kind === 'packet-too-big' ? (icmp.mtu === 0 && ip.version === 4 ? about.smallerMtu : icmp.mtu) : 0
     if (about.protocol === Protocol.tcp) {
       // RFC 8201 §4: an IPv6 path takes 1280 bytes, whoever says otherwise.
       if (icmp.kind === 'packet-too-big' && ip.version === 6 && mtu < SMALLEST_PATH_MTU[6]) return

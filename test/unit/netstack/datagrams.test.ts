@@ -104,6 +104,21 @@ describe('ICMP', () => {
     expect(told(a)).toEqual([{ type: 'echo-reply', ...echo, from: echo.to, to: echo.from }])
   })
 
+  it.each(['10.0.0.', 'fd00::'])('answers all of an echo that is larger than a packet, in fragments as it came (%s)', (net) => {
+    const [a, b] = stacks()
+    for (const length of [1392, 1393, 5000, 65_507]) {
+      const echo = { from: parseIp(`${net}1`), to: parseIp(`${net}2`), identifier: 7, sequence: 9, data: data(length) }
+      expect(a.sendEcho('echo-request', echo)).toBe(true)
+      give(b, sent(a))
+      const answers = sent(b)
+      for (const packet of answers) expect(packet.length).toBeLessThanOrEqual(1420)
+      give(a, answers)
+      expect(told(a)).toEqual([{ type: 'echo-reply', ...echo, from: echo.to, to: echo.from }])
+    }
+    const from = parseIp(`${net}1`)
+    expect(a.sendEcho('echo-request', { from, to: parseIp(`${net}2`), identifier: 1, sequence: 1, data: data(65_528) })).toBe(false)
+  })
+
   it('gives echo requests to the application where it is asked to, or to nobody', () => {
     const [a, b] = stacks({}, { echo: 'tell', promiscuous: true })
     const echo = { from: parseIp('10.0.0.1'), to: parseIp('8.8.8.8'), identifier: 7, sequence: 9, data: data(10) }
@@ -160,7 +175,60 @@ describe('ICMP', () => {
     expect(icmp.kind).toBe('protocol-unreachable')
     expect([...answer!.subarray(icmp.bodyStart, icmp.end)]).toEqual([...packet])
   })
+
+  it('points at the number that it does not know in IPv6, behind extension headers too (RFC 4443 §3.4)', () => {
+    const [, b] = stacks()
+    for (const [chain, pointer] of [
+      [[], 6],
+      [[99, 0, 1, 4, 0, 0, 0, 0], 40],
+    ] as const) {
+      give(b, [packet6(chain.length > 0 ? Protocol.destinationOptions : 99, [...chain, ...new Array(16).fill(1)])])
+      const [answer] = sent(b)
+      expect([answer![40], answer![41], viewOf(answer!).getUint32(44)]).toEqual([4, 1, pointer])
+    }
+    give(b, [packet6(Protocol.noNext, [1, 2, 3])])
+    expect(sent(b)).toEqual([])
+  })
+
+  it('takes what stands behind extension headers, and nothing that has an option it would have to know (RFC 8200 §4.2)', () => {
+    const [a, b] = stacks()
+    a.sendDatagram({ from: endpoint('fd00::1', 1), to: endpoint('fd00::2', 2), data: data(8) }, NOW)
+    const udp = [...sent(a)[0]!.subarray(40)]
+    const withOption = (option: number[]) => packet6(Protocol.destinationOptions, [Protocol.udp, 0, ...option, ...udp])
+    for (const known of [
+      [1, 4, 0, 0, 0, 0],
+      [0, 0, 0, 0, 0, 0],
+      [0x1e, 4, 9, 9, 9, 9],
+    ]) {
+      give(b, [withOption(known)])
+      expect(told(b)).toHaveLength(1)
+    }
+    for (const type of [0x40, 0x80, 0xc2]) {
+      give(b, [withOption([type, 4, 0, 0, 0, 0])])
+      expect(told(b)).toEqual([])
+    }
+    // An option that is longer than its header.
+    give(b, [withOption([0x1e, 5, 0, 0, 0, 0])])
+    expect(told(b)).toEqual([])
+    expect([b.facts.malformed, sent(b)]).toEqual([4, []])
+  })
+
+  it('is silent about packets that nobody may answer: ICMP errors, and fragments but the first', () => {
+    const [a, b] = stacks({}, { datagrams: 'refuse' })
+    a.refuseDatagram({ from: endpoint('10.0.0.2', 1), to: endpoint('10.0.0.1', 2), data: data(8) }, 'port-unreachable', NOW)
+    give(b, sent(a))
+    expect(sent(b)).toEqual([])
+  })
 })
+
+/** An IPv6 packet to the second stack. */
+function packet6(next: number, payload: readonly number[]): Uint8Array {
+  const packet = new Uint8Array(40 + payload.length)
+  const fields = { source: parseIp('fd00::1').bytes, destination: parseIp('fd00::2').bytes, protocol: next, hopLimit: 9 }
+  writeIp(packet, viewOf(packet), 0, fields, payload.length)
+  packet.set(payload, 40)
+  return packet
+}
 
 describe('reassembly', () => {
   /** The fragments of one datagram. */
@@ -204,6 +272,14 @@ describe('reassembly', () => {
     view.setUint16(10, headerSum(early))
     give(b, [third!, early, first!])
     expect(told(b)).toEqual([])
+  })
+
+  it('numbers IPv6 packets so that nobody can guess the next (RFC 7739)', () => {
+    const [a] = stacks()
+    const numbers = [1, 2, 3, 4].map(() => viewOf(fragments(a, 2000, true)[0]!).getUint32(44))
+    const steps = numbers.slice(1).map((number, i) => (number - numbers[i]!) | 0)
+    expect(new Set(steps).size).toBe(3)
+    expect(steps).not.toContain(1)
   })
 
   it('keeps packets apart by source, destination, identification and protocol', () => {

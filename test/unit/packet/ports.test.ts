@@ -1,6 +1,15 @@
 import { describe, expect, it } from 'vitest'
 import { SeededRandom } from '../../../src/base/index.ts'
-import { batchOfPackets, type Faults, FaultyPath, memoryPortPair, PacketBatch, PcapTracer, PcapWriter } from '../../../src/packet/index.ts'
+import {
+  batchOfPackets,
+  type Faults,
+  FaultyPath,
+  FaultyPort,
+  memoryPortPair,
+  PacketBatch,
+  PcapTracer,
+  PcapWriter,
+} from '../../../src/packet/index.ts'
 
 describe('PacketBatch', () => {
   it('holds packets at multiples of four, up to its count and bytes', () => {
@@ -105,6 +114,58 @@ describe('FaultyPath', () => {
     expect(path.lost).toBe(1000 - out.length)
     expect(through({ mtu: 99 }).out).toHaveLength(0)
     expect(through({ delayMs: 1e9, queuePackets: 10 }).out).toHaveLength(10)
+  })
+
+  it('decides about the n-th packet by the seed and n, whenever it comes', () => {
+    const faults = { loss: 0.1, reorder: 0.2, duplicate: 0.1, corrupt: 0.1, jitterMs: 3 }
+    const fates = (step: number, queuePackets: number) => {
+      const path = new FaultyPath({ ...faults, queuePackets }, new SeededRandom(4))
+      const out: string[] = []
+      const drain = (now: number) => {
+        for (let packet = path.pop(now); packet !== null; packet = path.pop(now)) out.push(Buffer.from(packet).toString('hex'))
+      }
+      for (let i = 0; i < 300; i++) {
+        const packet = new Uint8Array(20)
+        new DataView(packet.buffer).setUint32(0, i)
+        path.push(packet, i * step)
+        drain(i * step)
+      }
+      drain(1e9)
+      return out.sort()
+    }
+    expect(fates(1, 4096)).toEqual(fates(0.01, 4096))
+    // What a full queue drops is missing, and nothing else is changed.
+    const all = new Set(fates(1, 4096))
+    const few = fates(0.01, 20)
+    expect(few.length).toBeLessThan(all.size)
+    for (const packet of few) expect(all).toContain(packet)
+  })
+
+  it('keeps the two directions of a port apart: what comes one way changes nothing of the other', () => {
+    const sentThrough = (incoming: number) => {
+      const tasks: (() => void)[] = []
+      const [near, far] = memoryPortPair({ carry: (task) => void tasks.push(task), queuePackets: 1000 })
+      const time = { now: () => 0, at: (_time: number, task: () => void) => void tasks.push(task) }
+      const port = new FaultyPort(near, { random: new SeededRandom(3), time, outgoing: { loss: 0.5 }, incoming: { loss: 0.5 } })
+      const arrived: number[] = []
+      port.attach({ packets: () => {}, drained() {}, ended() {} })
+      far.attach({
+        packets: (batch) => void Array.from({ length: batch.count }, (_, i) => arrived.push(batch.packet(i)[0]!)),
+        drained() {},
+        ended() {},
+      })
+      for (let i = 0; i < 100; i++) {
+        if (i < incoming) far.send(batchOfPackets([Uint8Array.of(200)]))
+        for (const task of tasks.splice(0)) task()
+        port.send(batchOfPackets([Uint8Array.of(i)]))
+      }
+      while (tasks.length > 0) for (const task of tasks.splice(0)) task()
+      return arrived
+    }
+    const alone = sentThrough(0)
+    expect(alone.length).toBeGreaterThan(30)
+    expect(alone.length).toBeLessThan(70)
+    expect(sentThrough(50)).toEqual(alone)
   })
 
   it('replays from its seed', () => {
