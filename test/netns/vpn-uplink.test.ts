@@ -1,3 +1,4 @@
+import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parseNetwork } from '../../src/base/index.ts'
 import type { AllowedPeer } from '../../src/vpn/index.ts'
@@ -8,6 +9,8 @@ import { type SentFrame, UplinkCheck } from './support/vpn-uplink-check.ts'
 
 const missing = missingPackages({ python3: 'python3' })
 const reason = (await reasonAgainstLab()) ?? (missing.length > 0 ? `needs ${missing.join(', ')}` : null)
+
+const noiseProgram = fileURLToPath(new URL('support/vpn-noise.py', import.meta.url))
 
 const guard: AllowedPeer = { ip: '11.50.0.2', protocol: 'tcp', port: 4460, why: 'guard' }
 const guard6: AllowedPeer = { ip: '2a0f:50::2', protocol: 'tcp', port: 4460, why: 'guard' }
@@ -147,5 +150,31 @@ describe.skipIf(reason !== null)(`what leaves an uplink${reason === null ? '' : 
     await news()
     await send(tcpSyn(on.ipv4, guard.ip, 4460))
     expect(new UplinkCheck(networks).strays(await news())).toHaveLength(2)
+  })
+
+  // The last one: what the kernel says of its groups comes late.
+  test('of what a program tries to get past a VPN every kind is found, while there is none', async () => {
+    await news()
+    const pc = lab.home('home').machine()
+    const args = ['lan', on.router4, on.router6, elsewhere.ipv4, elsewhere.ipv6]
+    const noise = pc.start('/usr/bin/python3', [noiseProgram, ...args])
+    await noise.waitFor(/^ready/m, 10_000)
+    await noise.stop('SIGTERM')
+    expect(noise.log).toMatch(/taken \d+ refused \[\]/)
+    const found = check.strays(await news()).join('\n')
+    const unicast = [on.router4, on.router6, elsewhere.ipv4, elsewhere.ipv6].flatMap((to) => [
+      ...['UDP .* port 53', 'UDP .* port 9999', 'TCP .* port 443', 'TCP .* port 53'].map((what) => what.replace('.*', `.* to ${to}`)),
+      `UDP fragment .* to ${to}`,
+      `ICMP.* type (8|128) .* to ${to}`,
+    ])
+    const others = [
+      '224.0.0.251 port 5353',
+      'ff02::fb port 5353',
+      '239.255.255.250 port 1900',
+      '255.255.255.255 port 6667',
+      '224.0.0.22',
+      'ff02::16',
+    ]
+    for (const what of [...unicast, ...others.map((to) => `to ${to}`)]) expect(found).toMatch(new RegExp(what))
   })
 })
