@@ -95,11 +95,14 @@ export class KernelFlowTable implements FlowTable {
     return turn
   }
 
-  /** Every entry that began there. A kernel before 5.8 does not filter and gives all: so they are looked through here as well. */
+  /**
+   * Every entry that began there. The kernel filters by address since 5.8, and only IPv4: of IPv6 ctnetlink_filter_match_tuple gives all but the one
+   * wanted (6.18 still). So all of the family are asked for there, and whatever comes is looked through here.
+   */
   async #dump(of: IpAddress | IpNetwork, found: (message: ConntrackMessage) => void): Promise<void> {
     const network = 'bits' in of ? of : { address: of, bits: of.bytes.length * 8 }
     const family = network.address.family
-    const one = 'bits' in of ? [] : sourceFilter(of)
+    const one = 'bits' in of || family === 6 ? [] : sourceFilter(of)
     const sequence = ++this.#sequence
     await this.#send(nlmsg(CT_GET, NLM.request | NLM.dump, sequence, family, attributes(...one)))
     for (;;) {
@@ -144,11 +147,11 @@ export class KernelFlowTable implements FlowTable {
 }
 
 /** CTA_TUPLE_ORIG { CTA_TUPLE_IP { source } } and CTA_FILTER { CTA_FILTER_ORIG_FLAGS = CTA_FILTER_F_CTA_IP_SRC }. */
-function sourceFilter({ family, bytes }: IpAddress): readonly Uint8Array[] {
+function sourceFilter({ bytes }: IpAddress): readonly Uint8Array[] {
   const nested = (type: number, body: Uint8Array) => attribute(type | 0x8000, body)
   const flags = new Uint8Array(4)
   new DataView(flags.buffer).setUint32(0, 1, endianness() === 'LE')
-  return [nested(1, nested(1, attribute(family === 4 ? 1 : 3, bytes))), nested(25, attribute(1, flags))]
+  return [nested(1, nested(1, attribute(1, bytes))), nested(25, attribute(1, flags))]
 }
 
 async function loadCalls(): Promise<Calls> {
