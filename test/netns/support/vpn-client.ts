@@ -40,8 +40,9 @@ export class VpnClient {
 
   /** As `shallot vpn status --json` prints it. */
   async status(): Promise<VpnFacts> {
-    const { code, stdout, log } = await this.command('status', '--json')
-    if (code !== 0) throw new Error(`shallot vpn status: ${log}`)
+    const { stdout, log } = await this.command('status', '--json')
+    // Its exit code tells the state.
+    if (!stdout.startsWith('{')) throw new Error(`shallot vpn status: ${log}`)
     return JSON.parse(stdout) as VpnFacts
   }
 

@@ -55,6 +55,8 @@ export class VpnLab {
         .takeOwnEtc({ 'resolv.conf': `nameserver ${lab.host('dns').address}\n` })
       // As systems with systemd set it: programs may ping without privileges.
       for (const name of packetExits) await lab.host(`exit-${name}`).shell('echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range')
+      // What exit/README.md asks of an operator.
+      await lab.host('exit-tun').shell('echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding')
       const files = join(folder.path, 'servers')
       mkdirSync(files)
       const servers = await VpnServers.start(lab.host('web'), lab.host('dns'), files)
