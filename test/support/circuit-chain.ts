@@ -1,3 +1,4 @@
+import { parseIp } from '../../src/base/index.ts'
 import { nativeSuite } from '../../src/crypto/index.ts'
 import {
   CELL_BYTES,
@@ -10,6 +11,7 @@ import {
   createRelayCircuit,
   type HopTarget,
   OnionKeyring,
+  type PacketGrant,
   type RelayCircuitMachine,
   type RelayCircuitOptions,
 } from '../../src/onion/index.ts'
@@ -60,6 +62,9 @@ interface Pipe {
 
 const suite = nativeSuite()
 
+/** What a relay leases to whoever asks. */
+export const leasedPackets: PacketGrant = { address4: parseIp('100.64.0.2'), address6: parseIp('fd00::2'), mtu: 1420 }
+
 /** Relays' keys cost time to make; tests share them. */
 const keyrings: OnionKeyring[] = []
 function keyringOf(index: number): OnionKeyring {
@@ -77,6 +82,7 @@ export class CircuitChain {
   readonly outputs: { party: Party; output: CircuitOutput }[] = []
   /** By party and stream, what the application there saw. */
   readonly seen = new Map<string, SeenStream>()
+  readonly #packets = new Map<string, Uint8Array[]>()
   /** Called for each output; true when the test has handled it. */
   on: (party: Party, output: CircuitOutput) => boolean = () => false
   /** Batches and cells that were delivered. */
@@ -129,6 +135,17 @@ export class CircuitChain {
       this.seen.set(key, seen)
     }
     return seen
+  }
+
+  /** Copies of the packets that came on a lease. */
+  packetsAt(party: Party, stream: number): Uint8Array[] {
+    const key = `${party}/${stream}`
+    let packets = this.#packets.get(key)
+    if (!packets) {
+      packets = []
+      this.#packets.set(key, packets)
+    }
+    return packets
   }
 
   bytesAt(party: Party, stream: number): Uint8Array {
@@ -208,6 +225,10 @@ export class CircuitChain {
       return
     }
     this.outputs.push({ party, output })
+    if (output.type === 'packets') {
+      const { batch } = output
+      for (let i = 0; i < batch.count; i++) this.packetsAt(party, output.stream).push(batch.packet(i).slice())
+    }
     if (output.type === 'data') this.seenAt(party, output.stream).received.push(output.bytes)
     if (output.type === 'end') this.seenAt(party, output.stream).ends.push(output.reason)
     if (output.type === 'connected') this.seenAt(party, output.stream).connected = true
@@ -225,6 +246,8 @@ export class CircuitChain {
       if (known && Buffer.compare(known.identity, output.target) === 0) relay.handleNextOpen(this.now)
       else relay.handleNextFailed('unknown-relay', this.now)
     } else if (output.type === 'begin') relay.accept(output.stream, '203.0.113.5')
+    else if (output.type === 'dns-open') relay.accept(output.stream, null)
+    else if (output.type === 'packets-open') relay.acceptPackets(output.stream, leasedPackets)
     else if (output.type === 'resolve') relay.answer(output.stream, [{ type: 'address', value: '203.0.113.6', ttlSeconds: 60 }])
   }
 

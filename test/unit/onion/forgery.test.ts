@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { Command, encodeEnd, encodeResolved, encodeTarget } from '../../../src/onion/messages.ts'
+import { encodePacketOpened } from '../../../src/onion/packets.ts'
 import { INITIAL_WINDOW_BYTES } from '../../../src/onion/streams.ts'
-import { CircuitChain } from '../../support/circuit-chain.ts'
+import { CircuitChain, leasedPackets } from '../../support/circuit-chain.ts'
 import { type Forged, HostileRelay, rawCell } from '../../support/hostile.ts'
 
 const target = { host: 'example.com', port: 80 }
@@ -28,7 +29,7 @@ function expectClosed(chain: CircuitChain, reason = 'protocol'): void {
 }
 
 describe('a message forged by one hop for what belongs to another', () => {
-  const forgeries: { what: string; forged: (ids: { stream: number; question: number; association: number }) => Forged }[] = [
+  const forgeries: { what: string; forged: (ids: { stream: number; question: number; association: number; lease: number }) => Forged }[] = [
     { what: 'CONNECTED', forged: ({ stream }) => ({ command: Command.connected, stream }) },
     { what: 'DATA', forged: ({ stream }) => ({ command: Command.data, stream, body: text }) },
     { what: 'WINDOW', forged: ({ stream }) => ({ command: Command.window, stream, body: window }) },
@@ -36,6 +37,12 @@ describe('a message forged by one hop for what belongs to another', () => {
     { what: 'RESOLVED', forged: ({ question }) => ({ command: Command.resolved, stream: question, body: encodeResolved('policy') }) },
     { what: 'UDP_DATAGRAM', forged: ({ association }) => ({ command: Command.udpDatagram, stream: association, body: datagram }) },
     { what: 'UDP_CLOSE', forged: ({ association }) => ({ command: Command.udpClose, stream: association }) },
+    {
+      what: 'PACKET_OPENED',
+      forged: ({ lease }) => ({ command: Command.packetOpened, stream: lease, body: encodePacketOpened(leasedPackets) }),
+    },
+    { what: 'PACKET', forged: ({ lease }) => ({ command: Command.packet, stream: lease, body: text }) },
+    { what: 'PACKET_CLOSE', forged: ({ lease }) => ({ command: Command.packetClose, stream: lease, body: encodeEnd('done') }) },
   ]
   const datagram = new Uint8Array([0, 1, ...encodeTarget({ host: '192.0.2.1', port: 53 }), 1, 2, 3])
   for (const index of [0, 1]) {
@@ -48,13 +55,17 @@ describe('a message forged by one hop for what belongs to another', () => {
         const stream = chain.client.open(target, chain.now)
         const question = chain.client.resolve('example.com', chain.now)
         const association = chain.client.openDatagrams(chain.now)
+        const lease = chain.client.openPackets({ families: [4, 6], mtu: 1420 }, chain.now)
         chain.run()
-        relay.say(forged({ stream, question, association }))
+        relay.say(forged({ stream, question, association, lease }))
         chain.run()
         expectClosed(chain)
         expect(chain.seenAt(-1, stream)).toEqual({ received: [], ends: ['circuit-lost'], connected: false })
         expect(chain.outputsOf(-1, 'resolved')).toEqual([{ type: 'resolved', stream: question, answers: [], error: 'circuit-lost' }])
         expect(chain.outputsOf(-1, 'datagram')).toEqual([])
+        expect(chain.outputsOf(-1, 'packets-opened')).toEqual([])
+        expect(chain.packetsAt(-1, lease)).toEqual([])
+        expect(chain.outputsOf(-1, 'packets-closed')).toEqual([{ type: 'packets-closed', stream: lease, reason: 'circuit-lost' }])
         expect(chain.outputsOf(-1, 'datagrams-closed')).toEqual([{ type: 'datagrams-closed', stream: association }])
         expect(chain.closedAt(2)).toMatchObject({ origin: 'remote' })
       })
