@@ -8,7 +8,7 @@ import { hasCommand, Program } from '../support/processes.ts'
 /** What the transfers end at: a static web server and an upload sink, each in a process of its own. */
 export interface Origin {
   readonly kind: string
-  /** "127.0.0.1:PORT" */
+  /** "ADDRESS:PORT" */
   readonly web: string
   readonly sink: string
   readonly pids: readonly number[]
@@ -23,27 +23,28 @@ export const fileSizesMb = [2, 5, 10, 20, 50, 100, 200, 400] as const
 /**
  * nginx where the machine has it (as the runner for Tor uses it), else a server of Node's.
  * @param sinkCommand a program that prints a line when it listens on the HOST and PORT that are put after it; our own when null
+ * @param host an IPv4 address of this machine to listen on
  */
-export async function startOrigin(folder: string, sinkCommand: readonly string[] | null = null): Promise<Origin> {
+export async function startOrigin(folder: string, sinkCommand: readonly string[] | null = null, host = '127.0.0.1'): Promise<Origin> {
   const root = join(folder, 'www')
   mkdirSync(root, { recursive: true })
   for (const mb of fileSizesMb) writeRandomFile(join(root, `${mb}m`), mb * 1_000_000)
   writeRandomFile(join(root, '1k'), 1024)
-  const webPort = await freePort()
-  const sinkPort = await freePort()
+  const webPort = await freePort(host)
+  const sinkPort = await freePort(host)
   const nginx = await hasCommand('nginx')
   const web = nginx
-    ? Program.start('nginx', ['-p', folder, '-c', writeNginxConfig(folder, root, webPort)])
-    : Program.node(import.meta.filename, ['web', String(webPort), root])
+    ? Program.start('nginx', ['-p', folder, '-c', writeNginxConfig(folder, root, host, webPort)])
+    : Program.node(import.meta.filename, ['web', host, String(webPort), root])
   const sink = sinkCommand
-    ? Program.start(sinkCommand[0]!, [...sinkCommand.slice(1), '127.0.0.1', String(sinkPort)])
-    : Program.node(import.meta.filename, ['sink', String(sinkPort)])
+    ? Program.start(sinkCommand[0]!, [...sinkCommand.slice(1), host, String(sinkPort)])
+    : Program.node(import.meta.filename, ['sink', host, String(sinkPort)])
   await sink.waitFor(/\n/, 10_000)
-  await waitForPort(webPort, 10_000)
+  await waitForPort(host, webPort, 10_000)
   return {
     kind: `${nginx ? 'nginx' : 'node'}, sink ${sinkCommand ? sinkCommand.at(-1) : 'node'}`,
-    web: `127.0.0.1:${webPort}`,
-    sink: `127.0.0.1:${sinkPort}`,
+    web: `${host}:${webPort}`,
+    sink: `${host}:${sinkPort}`,
     pids: [web.pid, sink.pid],
     file: (mb) => join(root, `${mb}m`),
     async stop() {
@@ -52,22 +53,22 @@ export async function startOrigin(folder: string, sinkCommand: readonly string[]
   }
 }
 
-/** A port of 127.0.0.1 that was free a moment ago. */
-export async function freePort(): Promise<number> {
+/** A port of 127.0.0.1 (or another address of this machine) that was free a moment ago. */
+export async function freePort(host = '127.0.0.1'): Promise<number> {
   const server = createServer()
   await new Promise<void>((resolve) => {
-    server.listen(0, '127.0.0.1', resolve)
+    server.listen(0, host, resolve)
   })
   const { port } = server.address() as { port: number }
   await new Promise((resolve) => server.close(resolve))
   return port
 }
 
-async function waitForPort(port: number, timeoutMs: number): Promise<void> {
+async function waitForPort(host: string, port: number, timeoutMs: number): Promise<void> {
   const deadline = performance.now() + timeoutMs
   for (;;) {
     try {
-      await fetch(`http://127.0.0.1:${port}/1k`)
+      await fetch(`http://${host}:${port}/1k`)
       return
     } catch (error) {
       if (performance.now() > deadline) throw error
@@ -82,7 +83,7 @@ function writeRandomFile(path: string, size: number): void {
   writeFileSync(path, randomFillSync(Buffer.allocUnsafe(size)))
 }
 
-function writeNginxConfig(folder: string, root: string, port: number): string {
+function writeNginxConfig(folder: string, root: string, host: string, port: number): string {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${folder}/tmp;`).join(' ')
   const path = join(folder, 'nginx.conf')
   writeFileSync(
@@ -92,14 +93,14 @@ ${process.getuid?.() === 0 ? 'user root;' : ''}
 events { worker_connections 8000; multi_accept on; }
 http {
   access_log off; sendfile on; tcp_nopush on; tcp_nodelay on; default_type application/octet-stream; ${temporary}
-  server { listen 127.0.0.1:${port} backlog=4096; root ${root}; }
+  server { listen ${host}:${port} backlog=4096; root ${root}; }
 }
 `,
   )
   return path
 }
 
-function serveWeb(port: number, root: string): void {
+function serveWeb(host: string, port: number, root: string): void {
   createHttpServer((request, response) => {
     const path = join(root, (request.url ?? '/').replace(/[^0-9a-z]/g, ''))
     const size = statSync(path, { throwIfNoEntry: false })?.size
@@ -109,11 +110,11 @@ function serveWeb(port: number, root: string): void {
     }
     response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': size })
     createReadStream(path, { highWaterMark: 256 << 10 }).pipe(response)
-  }).listen(port, '127.0.0.1', 4096)
+  }).listen(port, host, 4096)
 }
 
 /** Reads uploads (HTTP PUT with a length) and throws them away as cheaply as Node can. */
-function serveSink(port: number): void {
+function serveSink(host: string, port: number): void {
   const serve = (socket: Socket): void => {
     let head = ''
     let left = -1
@@ -135,11 +136,11 @@ function serveSink(port: number): void {
       socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
     })
   }
-  createServer({ noDelay: true, highWaterMark: 1 << 20 }, serve).listen(port, '127.0.0.1', 512, () => console.log('ready'))
+  createServer({ noDelay: true, highWaterMark: 1 << 20 }, serve).listen(port, host, 512, () => console.log('ready'))
 }
 
 if (import.meta.main) {
-  const [what, port, root] = process.argv.slice(2)
-  if (what === 'web') serveWeb(Number(port), root!)
-  else serveSink(Number(port))
+  const [what, host, port, root] = process.argv.slice(2)
+  if (what === 'web') serveWeb(host!, Number(port), root!)
+  else serveSink(host!, Number(port))
 }

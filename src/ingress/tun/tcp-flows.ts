@@ -46,6 +46,7 @@ export class TcpFlows {
   readonly #m: TcpFlowsModules
   readonly #opening = new Set<Opening>()
   #open = 0
+  #stopped = false
   opened = 0
   refused = 0
 
@@ -92,12 +93,17 @@ export class TcpFlows {
 
   /** Gives up what is being opened. Those that are open end with the stack. */
   stop(): void {
+    this.#stopped = true
     for (const opening of this.#opening) opening.abort.abort(new StreamError('aborted'))
     this.#opening.clear()
   }
 
   #incoming(connection: TcpConnection): void {
     const { dns, isHop } = this.#m
+    if (this.#stopped) {
+      connection.refuse('reset')
+      return
+    }
     if (connection.local.port === 53 && dns !== null) {
       this.#use(connection, new DnsConversation(connection, dns, this.#m.dnsIsolation(connection.remote), this.#m.touch))
       return
@@ -111,24 +117,33 @@ export class TcpFlows {
     const opening: Opening = { abort: new AbortController() }
     connection.context = opening
     this.#opening.add(opening)
-    const tooLong = setTimeout(() => opening.abort.abort(new StreamError('timeout')), connectTimeoutMs)
+    const fail = (error: unknown): void => {
+      if (!this.#opening.delete(opening)) return
+      connection.context = null
+      this.refused++
+      connection.refuse(refusalOf(error))
+      this.#explain(error)
+      touch()
+    }
+    const tooLong = setTimeout(() => {
+      const error = new StreamError('timeout')
+      fail(error)
+      opening.abort.abort(error)
+    }, connectTimeoutMs)
     const { local, remote } = connection
     try {
       const target = { host: formatIp(local.address), port: local.port }
       const { stream } = await client.connect(target, { isolation: isolation(remote, local), signal: opening.abort.signal })
-      if (this.#opening.delete(opening) && connection.state === 'asked') {
+      if (!this.#opening.delete(opening)) discard(stream)
+      else {
         this.opened++
         this.#use(connection, new TcpSplice(connection, stream, touch))
-      } else discard(stream)
+        touch()
+      }
     } catch (error) {
-      if (!this.#opening.delete(opening)) return
-      connection.context = null
-      this.refused++
-      connection.refuse(refusalOf(opening.abort.signal.aborted ? opening.abort.signal.reason : error))
-      this.#explain(error)
+      fail(error)
     } finally {
       clearTimeout(tooLong)
-      touch()
     }
   }
 

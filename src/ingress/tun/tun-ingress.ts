@@ -1,4 +1,5 @@
 import { createHmac, randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { IpNetwork, Logger, Random, ShallotError } from '../../base/index.ts'
 import { assert } from '../../base/index.ts'
 import type { ClientService } from '../../client/index.ts'
@@ -79,6 +80,9 @@ const stackLimits: Partial<StackLimits> = {
 /** How often what is idle is looked for: a quarter of the shortest patience, at most this. */
 const SWEEP_MS = 5000
 
+/** How long the machine may take to read why its connections ended. */
+const LAST_WORDS_MS = 200
+
 /**
  * The traffic of a machine, or of one program, that comes as IP packets: TCP is ended here and carried as streams, UDP as datagram associations,
  * questions by the DNS service, ping, traceroute and other protocols as raw packets by a lease at an exit. What cannot be carried is answered with
@@ -90,6 +94,7 @@ export class TunIngress {
   readonly #now: () => number
   #parts: Parts | null = null
   #sweep: NodeJS.Timeout | null = null
+  #stopping: Promise<void> | null = null
 
   constructor(config: TunConfig, modules: TunModules) {
     this.#config = config
@@ -114,15 +119,22 @@ export class TunIngress {
     this.#sweep.unref()
   }
 
-  /** Resets the machine's connections, gives up what was carried and closes the port. */
-  stop(): void {
+  /** Resets the machine's connections, gives up what was carried and closes the port, once the resets are out or the machine does not take them. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop()
+    return this.#stopping
+  }
+
+  async #stop(): Promise<void> {
     const parts = this.#parts
     if (parts === null || parts.over) return
-    // The resets go out before the port is closed.
-    parts.stack.stop(this.#now())
     parts.giveUp()
+    parts.stack.stop(this.#now())
     parts.driver.expired()
+    const deadline = this.#now() + LAST_WORDS_MS
+    while (parts.stack.hasOutput && !parts.over && this.#now() < deadline) await sleep(LAST_WORDS_MS / 20)
     parts.junction.close()
+    await parts.ended.promise
   }
 
   /** All zero before it is attached. */
@@ -217,6 +229,7 @@ export class TunIngress {
         if (this.#sweep !== null) clearInterval(this.#sweep)
         deadline.stop()
         parts.giveUp()
+        parts.ended.resolve()
         ended(error)
       },
     })
@@ -226,7 +239,19 @@ export class TunIngress {
       udp.stop()
       leases.stop()
     }
-    const parts: Parts = { stack, junction, refusals, intake, leases, tcp, udp, driver, giveUp, over: false }
+    const parts: Parts = {
+      stack,
+      junction,
+      refusals,
+      intake,
+      leases,
+      tcp,
+      udp,
+      driver,
+      giveUp,
+      over: false,
+      ended: Promise.withResolvers(),
+    }
     return parts
   }
 }
@@ -242,6 +267,7 @@ interface Parts {
   readonly driver: StackOnPort
   readonly giveUp: () => void
   over: boolean
+  readonly ended: PromiseWithResolvers<void>
 }
 
 const nothing: TunCounts = {

@@ -1,6 +1,6 @@
 import { formatIp, type IpAddress, isIpText, type Logger, messageOf, parseIp, sensitive, TokenBucket } from '../../base/index.ts'
 import { type ClientService, type DatagramAssociation, StreamError } from '../../client/index.ts'
-import { fitDatagram } from '../../dns/index.ts'
+import { DNS_HEADER_BYTES, fitDatagram } from '../../dns/index.ts'
 import type { Datagram, Endpoint } from '../../netstack/index.ts'
 import type { IcmpErrorKind } from '../../packet/index.ts'
 import type { DnsAsker } from './tun-ingress.ts'
@@ -92,6 +92,7 @@ export class UdpFlows {
   /** A datagram of the machine; its bytes are ours. */
   take(datagram: Datagram): void {
     const { from, to } = datagram
+    if (this.#stopped.signal.aborted) return
     if (to.port === 53 && this.#m.dns !== null) {
       void this.#ask(this.#m.dns, datagram)
       return
@@ -253,6 +254,8 @@ export class UdpFlows {
   }
 
   async #ask(dns: DnsAsker, { from, to, data }: Datagram): Promise<void> {
+    // What claims to be an answer gets none, so that two servers never talk to each other.
+    if (data.length < DNS_HEADER_BYTES || (data[2]! & 0x80) !== 0) return
     this.counts.questions++
     if (this.#questions >= udpFlowLimits.questions) {
       this.counts.overflow++
