@@ -27,6 +27,18 @@ describe('the fuzzer', () => {
     expect(fuzz(careless, 1000, 1).failure?.thrown).toBeInstanceOf(RangeError)
   })
 
+  it('finds one that keeps more and more memory', () => {
+    const kept: Uint8Array[] = []
+    const hoarder: FuzzTarget = {
+      name: 'hoarder',
+      decode: () => void kept.push(new Uint8Array(10_000)),
+      seeds: () => [],
+      mostGrowthMegabytes: 5,
+    }
+    expect(String(fuzz(hoarder, 1000, 1).failure?.thrown)).toContain('more in use')
+    expect(fuzz({ ...hoarder, decode: () => new Uint8Array(10_000) }, 1000, 1).failure).toBeNull()
+  })
+
   it('replays from its seed', () => {
     const inputs = (): string[] => {
       const all: string[] = []

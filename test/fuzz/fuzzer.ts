@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { MalformedError, type Random, SeededRandom } from '../../src/base/index.ts'
 
 /** Something that reads bytes from the outside. */
@@ -9,6 +11,10 @@ export interface FuzzTarget {
   readonly seeds: () => readonly Uint8Array[]
   /** Of the iterations asked for, this share is enough: for what is dear. Default 1. */
   readonly share?: number
+  /** Inputs of `npm run fuzz` when it is not told how many; default 100,000. */
+  readonly runs?: number
+  /** For what keeps something from input to input: the memory in use may be so much more than it was after the first tenth. */
+  readonly mostGrowthMegabytes?: number
 }
 
 /** A crash: what was thrown, and the input that replays it. */
@@ -36,11 +42,13 @@ export function fuzz(target: FuzzTarget, iterations: number, seed: number): Fuzz
   const random = new SeededRandom(seed ^ hash(target.name))
   const seeds = target.seeds()
   const count = Math.max(1, Math.round(iterations * (target.share ?? 1)))
+  const memory = target.mostGrowthMegabytes === undefined ? null : new MemoryWatch(count, target.mostGrowthMegabytes)
   let refused = 0
   for (let iteration = 0; iteration < count; iteration++) {
     const input = iteration < seeds.length ? seeds[iteration]!.slice() : makeInput(seeds, random)
     try {
       target.decode(input.slice())
+      memory?.after(iteration)
     } catch (thrown) {
       if (!(thrown instanceof MalformedError))
         return { target: target.name, iterations: iteration + 1, refused, failure: { target: target.name, iteration, input, thrown } }
@@ -48,6 +56,42 @@ export function fuzz(target: FuzzTarget, iterations: number, seed: number): Fuzz
     }
   }
   return { target: target.name, iterations: count, refused, failure: null }
+}
+
+const PARTS = 10
+
+/** Looks at the memory in use, after a collection, at each tenth of the way. */
+class MemoryWatch {
+  readonly #part: number
+  readonly #mostGrowth: number
+  #first: number | null = null
+
+  constructor(iterations: number, mostGrowthMegabytes: number) {
+    this.#part = Math.max(1, Math.floor(iterations / PARTS))
+    this.#mostGrowth = mostGrowthMegabytes
+  }
+
+  after(iteration: number): void {
+    if ((iteration + 1) % this.#part !== 0) return
+    const now = megabytesInUse()
+    this.#first ??= now
+    const growth = now - this.#first
+    if (growth > this.#mostGrowth) throw new Error(`${growth.toFixed(1)} MB more in use than after the first tenth`)
+  }
+}
+
+let collect: (() => void) | null = null
+
+function megabytesInUse(): number {
+  if (collect === null) {
+    setFlagsFromString('--expose-gc')
+    collect = runInNewContext('gc') as () => void
+  }
+  // The second finds the buffers of what the first has found.
+  collect()
+  collect()
+  const { heapUsed, arrayBuffers } = process.memoryUsage()
+  return (heapUsed + arrayBuffers) / 1e6
 }
 
 function makeInput(seeds: readonly Uint8Array[], random: Random): Uint8Array {
