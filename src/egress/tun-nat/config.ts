@@ -19,7 +19,7 @@ export const exitTunConfig = z.strictObject({
     .describe(
       'Name of the TUN device, which the exit makes and which goes with it. Its nftables table is called alike, with "_" for what is no letter or digit.',
     ),
-  mtu: z.int().min(1280).max(9000).default(1420).describe('Largest packet, bytes. A cell carries one of 1420.'),
+  mtu: z.int().min(1280).max(9000).default(1420).describe('Largest packet of a client, bytes. A cell carries one of 1420.'),
   outboundInterface: z
     .string()
     .regex(/^[\w.@-]{0,15}$/, 'must be the name of an interface')

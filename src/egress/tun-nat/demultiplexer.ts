@@ -1,8 +1,9 @@
-import { assert, type IpAddress, type IpNetwork } from '../../base/index.ts'
+import { assert, type IpAddress, type IpNetwork, TokenBucket } from '../../base/index.ts'
 import { IpHeader, PacketBatch } from '../../packet/index.ts'
 import { addError } from './answers.ts'
 import type { DropReason } from './lease-filter.ts'
 import type { LeasePort } from './lease-port.ts'
+import { splitPacket } from './split-packet.ts'
 
 /** What the demultiplexer tells. */
 export interface DemultiplexerModules {
@@ -14,8 +15,13 @@ export interface DemultiplexerModules {
 
 /** Packets of one delivery, as a device reads them. */
 const BATCH_PACKETS = 64
-/** IPv4's least MTU that a too-big message may be about (RFC 791), and too large a packet is quoted. */
+/** The longest ICMP error (RFC 4443 §2.4 (c)). */
 const ANSWER_BYTES = 1280
+/** Pieces of one packet: of 9000 bytes for the least MTU, eight. */
+const MOST_PIECES = 8
+/** Servers that are told a second that a packet was too big, and at once: each is told again by its next one. */
+const ANSWERS_PER_SECOND = 100
+const ANSWER_BURST = 200
 
 /** Packets from the device to the leases, by destination. Nothing is allocated for a packet. */
 export class Demultiplexer {
@@ -25,18 +31,23 @@ export class Demultiplexer {
   /** By the number of the host within its network, the same in both families. */
   readonly #leases: (LeasePort | undefined)[] = []
   readonly #gathered: PacketBatch
-  readonly #answers = new PacketBatch(1, ANSWER_BYTES)
+  readonly #pieces: PacketBatch
+  readonly #answer = new PacketBatch(1, ANSWER_BYTES)
+  readonly #answers: TokenBucket
   readonly #header = new IpHeader()
   /** Of the batch under way: whose each packet is; null: nobody's, or handed over. */
   #owners: (LeasePort | null)[] = []
 
-  constructor(networks: readonly IpNetwork[], mtu: number, modules: DemultiplexerModules) {
+  /** @param mtu the device's: no packet is larger, @param now monotonic milliseconds */
+  constructor(networks: readonly IpNetwork[], mtu: number, now: number, modules: DemultiplexerModules) {
     this.#m = modules
     const of = (family: 4 | 6) => networks.find(({ address }) => address.family === family)
     const four = of(4)
     const six = of(6)
     this.#network4 = four ? network4(four) : null
     this.#network6 = six ? network6(six) : null
+    this.#answers = new TokenBucket(ANSWERS_PER_SECOND, ANSWER_BURST, now)
+    this.#pieces = new PacketBatch(MOST_PIECES, 2 * mtu)
     this.#gathered = new PacketBatch(BATCH_PACKETS, BATCH_PACKETS * (mtu + 4))
   }
 
@@ -57,7 +68,7 @@ export class Demultiplexer {
     let owned = 0
     let others = false
     for (let i = 0; i < batch.count; i++) {
-      const owner = this.#admitted(batch, i)
+      const owner = this.#admitted(batch, i, now)
       owners[i] = owner
       if (owner === null) continue
       owned++
@@ -85,7 +96,7 @@ export class Demultiplexer {
   }
 
   /** Whose the packet is, when it may go on. */
-  #admitted(batch: PacketBatch, index: number): LeasePort | null {
+  #admitted(batch: PacketBatch, index: number, now: number): LeasePort | null {
     const start = batch.start(index)
     const length = batch.end(index) - start
     const lease = this.#find(batch.view, start, length)
@@ -93,13 +104,12 @@ export class Demultiplexer {
       this.#m.dropped('no-lease')
       return null
     }
-    if (length > lease.mtu) {
-      this.#m.dropped('limit')
-      this.#tooBig(batch, index, lease)
-      return null
-    }
     if (!lease.admits(length)) {
       this.#m.dropped('rate')
+      return null
+    }
+    if (length > lease.mtu) {
+      this.#tooLarge(batch, index, lease, now)
       return null
     }
     this.#m.arrived(1, length)
@@ -121,14 +131,24 @@ export class Demultiplexer {
     return last >= network.words[3]! ? this.#leases[last - network.words[3]!] : undefined
   }
 
-  /** A lease whose cells carry less than the device: said to the server, in the lease's name, as a router before it would. */
-  #tooBig(batch: PacketBatch, index: number, lease: LeasePort): void {
+  /** More than the circuit carries in one: cut where that is allowed; else the server is told, in the lease's name, as a router before it would. */
+  #tooLarge(batch: PacketBatch, index: number, lease: LeasePort, now: number): void {
     const header = this.#header
-    if (header.parse(batch.view, batch.start(index), batch.end(index)) !== null) return
-    const own = header.version === 4 ? lease.address.address4 : lease.address.address6
-    const to = batch.bytes.slice(header.sourceAt, header.sourceAt + header.addressBytes)
-    this.#answers.clear()
-    if (own && addError(this.#answers, header, batch, 'packet-too-big', own.bytes, to, lease.mtu)) this.#m.answer(this.#answers)
+    const pieces = this.#pieces
+    pieces.clear()
+    if (header.parse(batch.view, batch.start(index), batch.end(index)) !== null) {
+      this.#m.dropped('malformed')
+    } else if (splitPacket(pieces, header, batch.bytes, lease.mtu)) {
+      this.#m.arrived(pieces.count, pieces.totalBytes)
+      lease.deliver(pieces, now)
+    } else {
+      this.#m.dropped('limit')
+      const own = header.version === 4 ? lease.address.address4 : lease.address.address6
+      if (own === null || !this.#answers.take(1, now)) return
+      const to = batch.bytes.slice(header.sourceAt, header.sourceAt + header.addressBytes)
+      this.#answer.clear()
+      if (addError(this.#answer, header, batch, 'packet-too-big', own.bytes, to, lease.mtu)) this.#m.answer(this.#answer)
+    }
   }
 
   #hostOf({ address: { address4, address6 } }: LeasePort): number {

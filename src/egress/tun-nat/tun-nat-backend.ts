@@ -69,6 +69,11 @@ export interface TunNatOptions {
 
 /** Packets of one write where some had to be left out. */
 const OUTBOUND_PACKETS = 256
+/**
+ * What servers send in fragments has the size of their links, and no router may cut it for IPv6: so the device takes what the internet's links carry,
+ * and what is larger than a lease's MTU is cut or refused here (Demultiplexer).
+ */
+const INTERNET_MTU = 1500
 /** Leases are looked at for idleness so often at least. */
 const MOST_SWEEP_MS = 60_000
 
@@ -106,7 +111,7 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
     this.#networks = options.families.map((family) => parseNetwork(networkText(options.config, family)))
     const { mtu } = options.config.tun
     this.outbound = new PacketBatch(OUTBOUND_PACKETS, OUTBOUND_PACKETS * (mtu + 3))
-    this.#demultiplexer = new Demultiplexer(this.#networks, mtu, {
+    this.#demultiplexer = new Demultiplexer(this.#networks, deviceMtu(mtu), options.now(), {
       arrived: (packets, bytes) => {
         this.#moved.packetsOut += packets
         this.#moved.bytesOut += bytes
@@ -278,7 +283,7 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
     const addresses = this.#networks.map(({ address, bits }) => `${formatIp(this.#addresses.gateway(address.family))}/${bits}`)
     let port: PacketPort
     try {
-      port = await this.#system.openTun({ name: tun.name, mtu: tun.mtu, addresses, queuePackets: tun.queuePackets })
+      port = await this.#system.openTun({ name: tun.name, mtu: deviceMtu(tun.mtu), addresses, queuePackets: tun.queuePackets })
     } catch (error) {
       throw deviceError(error)
     }
@@ -344,6 +349,10 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
       this.#m.logger.debug('what the exit made in the kernel was not all removed', { error: messageOf(error) })
     }
   }
+}
+
+function deviceMtu(mtu: number): number {
+  return Math.max(INTERNET_MTU, mtu)
 }
 
 function networkText(config: ExitConfig, family: 4 | 6): string {
