@@ -1,7 +1,15 @@
 import type { IpAddress, ShallotError } from '../base/index.ts'
 import { HeldPackets } from '../drive/index.ts'
-import { type EndReason, LEAST_PACKET_BYTES, MOST_PACKET_BYTES, type PacketGrant, type PacketTerms } from '../onion/index.ts'
-import { type Medium, newPortStats, PacketBatch, type PacketPort, type PacketPortHandlers } from '../packet/index.ts'
+import { type EndReason, MOST_PACKET_BYTES, type PacketGrant, type PacketTerms } from '../onion/index.ts'
+import {
+  IPV4_HEADER_BYTES,
+  IPV6_HEADER_BYTES,
+  type Medium,
+  newPortStats,
+  PacketBatch,
+  type PacketPort,
+  type PacketPortHandlers,
+} from '../packet/index.ts'
 import type { StreamFacts } from './circuit-facts.ts'
 import type { PacketLease } from './service.ts'
 import { StreamError } from './stream-error.ts'
@@ -234,24 +242,23 @@ export class CircuitPacketPort implements PacketPort {
   }
 
   #mayGo(batch: PacketBatch, index: number): boolean {
-    const length = batch.end(index) - batch.start(index)
     // The source stands at 12 (RFC 791 §3.1) and at 8 (RFC 8200 §3).
-    return length >= LEAST_PACKET_BYTES && length <= this.mtu && this.#isLeased(batch, index, 12, 8)
+    return batch.end(index) - batch.start(index) <= this.mtu && this.#isLeased(batch, index, 12, 8)
   }
 
   #mayCome(batch: PacketBatch, index: number): boolean {
     return this.#isLeased(batch, index, 16, 24)
   }
 
-  /** Whether the address at the offset of its version is the leased one. */
+  /** Whether there is a whole header, and the address at the offset of its version is the leased one. */
   #isLeased(batch: PacketBatch, index: number, offset4: number, offset6: number): boolean {
     const { bytes } = batch
     const start = batch.start(index)
     const version = bytes[start]! >> 4
     const leased = version === 4 ? this.#source4 : version === 6 ? this.#source6 : null
     if (leased === null) return false
+    if (start + (version === 4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES) > batch.end(index)) return false
     const at = start + (version === 4 ? offset4 : offset6)
-    if (at + leased.length > batch.end(index)) return false
     for (let i = 0; i < leased.length; i++) if (bytes[at + i] !== leased[i]) return false
     return true
   }

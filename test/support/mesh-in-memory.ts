@@ -1,7 +1,7 @@
 import { connect as connectSocket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type NodeId, nodeIdFromKey, ShallotError, silentLogger } from '../../src/base/index.ts'
-import { type CircuitEnd, type CircuitHop, OwnCircuit } from '../../src/client/index.ts'
+import { type CircuitEnd, type CircuitHop, type LivenessOptions, OwnCircuit } from '../../src/client/index.ts'
 import { type CryptoSuite, chooseSuite } from '../../src/crypto/index.ts'
 import { parseRules, signDescriptor, testnetRules, View, WORK_NONCE_BYTES, workPeriod } from '../../src/directory/index.ts'
 import { BatchPool, ByteMeter, type CellChannel, type ChannelDialer, memoryChannelPair } from '../../src/link/index.ts'
@@ -92,7 +92,11 @@ export class MemoryMesh {
   }
 
   /** A circuit through the relays (all of them, in order, when not given). */
-  async circuit(path: readonly MemoryRelay[] = this.relays, closed: (end: CircuitEnd) => void = () => {}): Promise<OwnCircuit> {
+  async circuit(
+    path: readonly MemoryRelay[] = this.relays,
+    closed: (end: CircuitEnd) => void = () => {},
+    liveness: LivenessOptions = { probeAfterMs: 60_000, probeTimeoutMs: 60_000 },
+  ): Promise<OwnCircuit> {
     const channel = await this.dialer(this.clientId, this.clientMeter).openChannel(path[0]!.id, [], new AbortController().signal)
     const memory = new BatchPool(true)
     const circuit = new OwnCircuit({
@@ -101,7 +105,7 @@ export class MemoryMesh {
       memory,
       now: () => performance.now(),
       logger: silentLogger,
-      liveness: { probeAfterMs: 60_000, probeTimeoutMs: 60_000 },
+      liveness,
       streamEnded: () => {},
       doubted: () => {},
       closed,
