@@ -101,6 +101,7 @@ export class NetstackBackend implements PacketBackend {
       },
       tally: this.#tally,
       now,
+      soon: setImmediate,
       memoryChanged: (changed, before, after) => this.#memoryChanged(changed, after - before),
       closed: () => {
         this.#leases.delete(lease)

@@ -46,6 +46,8 @@ export interface NetstackLeaseModules {
   readonly tally: LeaseTally
   /** Monotonic ms. */
   readonly now: () => number
+  /** Runs a task in a later turn, in order: `setImmediate`, or a test's own. */
+  readonly soon: (task: () => void) => void
   /** The memory of its connections has changed. */
   readonly memoryChanged: (lease: NetstackLease, before: number, after: number) => void
   /** Called once when it is over. */
@@ -343,7 +345,7 @@ export class NetstackLease implements PacketPort {
   readonly #touch = (): void => {
     if (this.#scheduled || this.#ended || this.#handlers === null) return
     this.#scheduled = true
-    setImmediate(() => {
+    this.#m.soon(() => {
       this.#scheduled = false
       this.#run()
     })
@@ -407,7 +409,7 @@ export class NetstackLease implements PacketPort {
       memoryChanged(this, this.#memory, 0)
     }
     closed(this)
-    setImmediate(() => this.#handlers?.ended(error))
+    this.#m.soon(() => this.#handlers?.ended(error))
   }
 }
 
