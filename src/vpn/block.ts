@@ -140,9 +140,9 @@ export class Block {
       if (dropped !== null) this.#dropped = dropped
       if (dropped !== null && routed?.whole !== false) return this.#sync()
       const what = dropped === null ? 'kill switch' : 'routing rules'
-      this.#intruded = `another program removed the VPN's ${what} at ${new Date(vpn.wall()).toISOString()}; they stand again. Find out which (a firewall, a network manager), and keep it from doing so`
       vpn.logger.warn("another program removed a part of the VPN's set-up; it is set again", { what })
       await this.#reinstall()
+      this.#intruded = `another program removed the VPN's ${what} at ${new Date(vpn.wall()).toISOString()}; they stand again. Find out which (a firewall, a network manager), and keep it from doing so`
     })
   }
 

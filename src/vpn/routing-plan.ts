@@ -41,6 +41,14 @@ export function routeLines({ table, device, deviceFamilies }: RoutingPlan, famil
   ]
 }
 
+/** Lines that take them away, one by one: `ip route flush` passes over unreachable routes of IPv6, which it takes for the loopback's. */
+export function routeRemovalLines(table: number): readonly string[] {
+  return [
+    `route del default table ${table} metric ${DEVICE_METRIC} protocol ${ROUTE_PROTOCOL}`,
+    `route del unreachable default table ${table} metric ${WORST_METRIC} protocol ${ROUTE_PROTOCOL}`,
+  ]
+}
+
 /**
  * Lines for `ip -batch` that put our rules before the machine's own: what may go around looks into the table `main`, which is the user's and
  * is never touched; names and everything else look into ours. The kernel asks them with protocol and ports when a socket connects, so source

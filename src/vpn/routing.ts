@@ -11,6 +11,7 @@ import {
   type RoutingPlan,
   RULE_KINDS,
   routeLines,
+  routeRemovalLines,
   routesIn,
   ruleLines,
 } from './routing-plan.ts'
@@ -79,15 +80,7 @@ export class Routing {
       }
       if (routesIn(await this.#routes(table, family)).ours > 0) {
         found = true
-        await mustRun(this.#run, "the VPN's routes can't be removed", 'ip', [
-          `-${family}`,
-          'route',
-          'flush',
-          'table',
-          `${table}`,
-          'protocol',
-          `${ROUTE_PROTOCOL}`,
-        ])
+        await this.#batch(family, routeRemovalLines(table), true)
       }
     }
     this.#expected = new Map()
@@ -138,7 +131,7 @@ export class Routing {
     const { code, stderr } = await this.#run('ip', args, `${lines.join('\n')}\n`)
     if (code === 0) return
     const complaints = stderr.split('\n').filter((line) => line !== '' && !/^Command failed/.test(line))
-    if (again && complaints.every((line) => /File exists|No such file or directory/.test(line))) return
+    if (again && complaints.every((line) => /File exists|No such (file or directory|process)/.test(line))) return
     throw refusal(CANNOT, 'ip', code, stderr)
   }
 }
