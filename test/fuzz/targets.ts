@@ -1,5 +1,6 @@
 import type { FuzzTarget } from './fuzzer.ts'
 import { directoryTargets } from './targets/directory.ts'
+import { dnsTargets } from './targets/dns.ts'
 import { ingressTargets } from './targets/ingress.ts'
 import { linkTargets } from './targets/link.ts'
 import { natTargets } from './targets/nat.ts'
@@ -12,6 +13,7 @@ export const targets: readonly FuzzTarget[] = [
   ...linkTargets,
   ...onionTargets,
   ...directoryTargets,
+  ...dnsTargets,
   ...ingressTargets,
   ...stunTargets,
   ...natTargets,
