@@ -31,7 +31,7 @@ export function udpPacket(
 
 /** A TCP segment without options. */
 export function tcpPacket(
-  fields: PacketFields & { readonly fromPort: number; readonly toPort: number; readonly flags?: number },
+  fields: PacketFields & { readonly fromPort: number; readonly toPort: number; readonly flags?: number; readonly sequence?: number },
 ): Uint8Array {
   return packetOf(fields, Protocol.tcp, 20, (view, _bytes, at) => {
     view.setUint16(at, fields.fromPort)
