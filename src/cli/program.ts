@@ -60,6 +60,7 @@ function buildProgram(done: Done): Command {
     .helpOption('-h, --help', 'show this, or the help of a command')
     .addHelpText('after', help)
     .showSuggestionAfterError(true)
+    .enablePositionalOptions()
     .exitOverride()
     .configureHelp({ helpWidth: 80 })
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'shallot: ')) })
@@ -182,7 +183,7 @@ STUN servers of the network in the configuration are asked from here.
     .action(async (url, options) => done(await (await import('./commands/fetch.ts')).fetchUrl(url, options)))
 }
 
-/** The whole machine through the mesh. */
+/** The whole machine through the mesh, or one program. */
 function vpnCommands(program: Command, done: Done): void {
   const vpn = program
     .command('vpn')
@@ -207,6 +208,24 @@ Exit codes of status: 0 up, 3 down, 4 blocked or on the way.`,
   asking(vpn, 'status', 'whether it is up, what may go around it, and what is wrong').action(async (options) =>
     done(await (await import('./commands/vpn.ts')).vpnStatus(options)),
   )
+  vpn
+    .command('exec')
+    .description('run one program whose traffic goes through the mesh, whatever the rest of the machine does')
+    .argument('<command...>', 'the program and its arguments')
+    .option('--dir <dir>', "the node's directory, or a testnet's")
+    .option('--control <address>', "the node's control API: ADDRESS:PORT or unix:PATH")
+    .option('--pcap <file>', "record the program's packets, for Wireshark")
+    .passThroughOptions()
+    .addHelpText(
+      'after',
+      `
+The program runs in a network namespace of its own, which an ordinary user may
+make too, and which has no other way out: when the node ends, nothing leaves.
+
+  $ shallot vpn exec -- curl https://example.com/
+  $ shallot vpn exec -- bash`,
+    )
+    .action(async (command, options) => done(await (await import('./commands/vpn-exec.ts')).vpnExec(command, options)))
   vpn
     .command('repair')
     .description('undo what a node that is gone has left')

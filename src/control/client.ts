@@ -3,10 +3,10 @@ import type { IncomingMessage } from 'node:http'
 import { messageOf, type NodeId, ShallotError } from '../base/index.ts'
 import type { ServingRole } from '../directory/index.ts'
 import type { NatFacts, ReachFacts } from '../nat/index.ts'
-import type { CircuitFacts, NodeEvent, NodeStatus, RelayFacts, StreamFacts } from '../node/index.ts'
+import type { CircuitFacts, NodeEvent, NodeStatus, RelayFacts, StreamFacts, VpnSessionRequest } from '../node/index.ts'
 import { isErrno } from '../store/index.ts'
 import type { VpnFacts } from '../vpn/index.ts'
-import type { ControlProblem, ControlRoutes } from './messages.ts'
+import type { ControlProblem, ControlRoutes, VpnSessionEvent } from './messages.ts'
 
 // Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
 const { request } = process.getBuiltinModule('node:http')
@@ -59,6 +59,23 @@ export class ControlClient {
   }
   shutdown(): Promise<{ readonly stopping: true }> {
     return this.#ask('POST /v1/shutdown')
+  }
+
+  /** Has the node carry a device's traffic until the signal or the node ends it. The first event says that it does. */
+  async *vpnSession(request: VpnSessionRequest, signal: AbortSignal): AsyncGenerator<VpnSessionEvent> {
+    const response = await this.#open('POST', '/v1/vpn/session', signal, request)
+    let text = ''
+    try {
+      for await (const chunk of response) {
+        text += String(chunk)
+        for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
+          yield JSON.parse(text.slice(0, end)) as VpnSessionEvent
+          text = text.slice(end + 1)
+        }
+      }
+    } catch (error) {
+      if (!signal.aborted) throw lost(this.address, error)
+    }
   }
 
   /** Events from now on, until the signal or the node ends them. */

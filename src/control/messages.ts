@@ -27,6 +27,12 @@ export interface ControlRoutes {
   'POST /v1/shutdown': { readonly stopping: true }
 }
 
+/**
+ * `POST /v1/vpn/session` with the body of a VpnSessionRequest: the device's descriptor is taken from the socket. The answer is one line for each of
+ * these, and lasts as long as the session: the asker ends it by going away, the node by ending the answer.
+ */
+export type VpnSessionEvent = { readonly type: 'open' }
+
 /** `GET /v1/events`: server-sent events, each with `event: TYPE` and `data: JSON of this`. */
 export type ControlEvent = NodeEvent
 
@@ -47,6 +53,7 @@ export const ROUTES = [
   'POST /v1/reach',
   'POST /v1/new-circuit',
   'GET /v1/vpn',
+  'POST /v1/vpn/session',
   'POST /v1/vpn/up',
   'POST /v1/vpn/down',
   'POST /v1/shutdown',

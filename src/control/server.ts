@@ -3,12 +3,22 @@ import { chmod, rm } from 'node:fs/promises'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { resolve } from 'node:path'
-import { formatHostPort, type Logger, MalformedError, messageOf, type NodeId, parseNodeId, ShallotError } from '../base/index.ts'
+import { z } from 'zod'
+import {
+  formatHostPort,
+  type Logger,
+  MalformedError,
+  messageOf,
+  type NodeId,
+  parseNetwork,
+  parseNodeId,
+  ShallotError,
+} from '../base/index.ts'
 import type { ServingRole } from '../directory/index.ts'
-import { type ControlSection, type NodeControl, parseIpPort, ROLES } from '../node/index.ts'
+import { type ControlSection, type NodeControl, parseIpPort, ROLES, type VpnSession, type VpnSessionRequest } from '../node/index.ts'
 import { isErrno, replaceFile } from '../store/index.ts'
 import { EventFeed } from './event-feed.ts'
-import { type ControlProblem, ROUTES, TOKEN_FILE } from './messages.ts'
+import { type ControlProblem, ROUTES, TOKEN_FILE, type VpnSessionEvent } from './messages.ts'
 import { announce } from './registry.ts'
 
 // Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
@@ -137,6 +147,9 @@ class ControlService {
       case 'GET /v1/vpn':
         only(url)
         return send(response, 200, this.#node.vpn())
+      case 'POST /v1/vpn/session':
+        only(url)
+        return carrySession(await this.#node.vpnSession(sessionOf(body)), response)
       case 'POST /v1/vpn/up':
         only(url)
         return send(response, 200, await this.#node.vpnUp())
@@ -241,6 +254,36 @@ function peerOf(body: string): NodeId {
     if (error instanceof MalformedError) throw new Refusal(400, 'bad-body', `id: ${error.message}`)
     throw error
   }
+}
+
+const sessionRequest = z.strictObject({
+  descriptor: z.string().min(1).max(MAX_SOCKET_PATH_BYTES),
+  mtu: z.int().min(1280).max(65_535),
+  addresses: z.array(z.string()).min(1).max(8),
+  pcap: z.string().max(500).optional(),
+})
+
+/** A device that waits to be taken. */
+function sessionOf(body: string): VpnSessionRequest {
+  try {
+    const { pcap, ...rest } = sessionRequest.parse(JSON.parse(body))
+    for (const address of rest.addresses) parseNetwork(address)
+    return pcap === undefined ? rest : { ...rest, pcap }
+  } catch (error) {
+    throw new Refusal(
+      400,
+      'bad-body',
+      `the body must be {"descriptor": "/path/of/socket", "mtu": 1420, "addresses": ["10.0.0.1/30"]}: ${messageOf(error)}`,
+    )
+  }
+}
+
+/** Says that it is carried, and lasts as long as the session does. */
+function carrySession(session: VpnSession, response: ServerResponse): void {
+  response.once('close', () => session.close())
+  response.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })
+  response.write(`${JSON.stringify({ type: 'open' } satisfies VpnSessionEvent)}\n`)
+  void session.ended.then(() => response.end())
 }
 
 /** Aborted when the asker is gone. */

@@ -34,11 +34,7 @@ export function allowedPeers(input: PeersInput): readonly AllowedPeer[] {
     if (!isLoopback(ip) && !found.has(key)) found.set(key, { ip, protocol, port, why })
   }
   const addRelay = ({ addresses }: Descriptor, why: AllowedPeer['why']): void => {
-    for (const address of addresses) {
-      const ip = addressOf(address)
-      const port = portOf(address)
-      if (ip !== null && port !== null) add(formatIp(ip), 'tcp', port, why)
-    }
+    for (const { ip, protocol, port } of peersAt(addresses, why)) add(ip, protocol, port, why)
   }
   for (const guard of input.guards) addRelay(guard, 'guard')
   for (const text of input.bootstrap) {
@@ -59,6 +55,16 @@ export function allowedPeers(input: PeersInput): readonly AllowedPeer[] {
     add(input.router, 'tcp', null, 'router')
   }
   return [...found.values()]
+}
+
+/** The places that these multiaddrs are; those of other forms than `/ip4|ip6/A/tcp/P…` are left out. */
+export function peersAt(addresses: readonly string[], why: AllowedPeer['why']): readonly AllowedPeer[] {
+  return addresses.flatMap((address): AllowedPeer[] => {
+    const ip = addressOf(address)
+    const port = portOf(address)
+    if (ip === null || port === null || isLoopback(formatIp(ip))) return []
+    return [{ ip: formatIp(ip), protocol: 'tcp', port, why }]
+  })
 }
 
 function portOf(multiaddr: string): number | null {

@@ -1,21 +1,21 @@
-import { formatIp, type IpAddress, MalformedError, messageOf, type NodeId, nodeKey, parseNodeId, ShallotError } from '../base/index.ts'
-import { CircuitPool, Client, type PoolEvent } from '../client/index.ts'
-import { chooseSuite, systemRandom } from '../crypto/index.ts'
+import { messageOf, type NodeId, nodeKey, parseNodeId } from '../base/index.ts'
+import type { PoolEvent } from '../client/index.ts'
+import { chooseSuite } from '../crypto/index.ts'
 import { dialAddresses, View } from '../directory/index.ts'
 import type { Discovery, OwnFields } from '../discovery/index.ts'
-import { createExitService, createResolver, type Exit, KernelBackend, ownAddressCheck } from '../egress/index.ts'
-import { HttpProxy, SocksServer } from '../ingress/index.ts'
+import type { Exit } from '../egress/index.ts'
 import { BatchPool, ByteMeter, type Host } from '../link/index.ts'
 import type { NatService } from '../nat/index.ts'
 import { OnionKeyring, PACKET_VERSION } from '../onion/index.ts'
-import { addressOf, constraintsOf, GuardSample, PathViews } from '../path/index.ts'
 import { RelayEngine } from '../relaying/index.ts'
 import { Store } from '../store/index.ts'
+import { startClient } from './client-parts.ts'
 import type { NodeConfig } from './config.ts'
+import { startExit } from './exit-parts.ts'
 import type { Clocks } from './facts.ts'
 import type { Ground } from './ground.ts'
 import { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Identity } from './identity.ts'
-import { watchNetwork } from './network-watch.ts'
+import { placeOfThisMachine, watchNetwork } from './network-watch.ts'
 import type { NodeEvent } from './node-control.ts'
 import { appear, ClientPresence, type Presence } from './presence.ts'
 import { createReach, type Reach, ReachParts, rolesWhenReached } from './reachable.ts'
@@ -23,16 +23,12 @@ import { modulesOf } from './roles.ts'
 import { type ClientParts, RunningNode, type ServingParts } from './running-node.ts'
 import type { StartOptions } from './start.ts'
 import { VERSION } from './version.ts'
+import type { NodeVpn } from './vpn-parts.ts'
 import { Warnings } from './warnings.ts'
 
 const ONION_KEYS_FILE = 'keys/onion'
-const GUARDS_FILE = 'guards.json'
-/** Guard tallies change with every circuit; they are written this long after a change. */
-const GUARDS_SAVE_MS = 1_000
 /** How often it is looked at whether the onion key's time is over. */
 const KEY_CHECK_MS = 60_000
-/** What an exit may connect to besides public addresses where the network's rules allow private destinations. */
-const PRIVATE_NETWORKS = ['127.0.0.0/8', '::1/128', '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7']
 /** The versions this program speaks. */
 const PROTOCOLS = { circuit: [1], link: [1] }
 
@@ -96,6 +92,8 @@ async function startServingNode(
   const identity = await loadIdentity(ground)
   const keyring = await loadKeyring(ground, identity)
   const reachParts = config.nat.enabled ? new ReachParts() : null
+  const exitStops: Ground['stops'] = []
+  const vpn = await protect(ground)
   let made: { readonly serving: ServingParts | null; readonly reach: Reach } | null = null
   let discovery: Discovery | null = null
   const presence = await appear(
@@ -104,7 +102,8 @@ async function startServingNode(
     async (host) => {
       const isJoined = (): boolean => discovery?.status.state === 'joined'
       const reach = await createReach(ground, identity, host, reachParts, isJoined, () => discovery?.changed())
-      const serving = modules.has('relaying') ? startServing(ground, host, keyring, identity) : null
+      const serving = modules.has('relaying') ? await startServing(ground, host, keyring, identity, exitStops) : null
+      vpn?.listensAt(() => host.addresses())
       made = { serving, reach }
       return { serving: { seed: identity.seed, fields: () => ownFields(ground, reach, keyring, serving?.exit ?? null) } }
     },
@@ -113,7 +112,7 @@ async function startServingNode(
   discovery = presence.discovery
   const { serving: parts, reach } = made!
   stops.push(() => presence.host.stop())
-  if (parts?.exit) stops.push(() => parts.exit?.close())
+  stops.push(...exitStops)
   if (parts) stops.push(() => parts.engine.stop())
   stops.push(() => presence.discovery.stop())
   signal.throwIfAborted()
@@ -129,14 +128,18 @@ async function startServingNode(
     parts,
     service,
     async (event) => {
-      const client = modules.has('client') ? await startClient(ground, presence.host, identity.id, event) : null
+      const client = modules.has('client') ? await startClient(ground, presence.host, identity.id, vpn, event) : null
       stops.push(
-        watchNetwork(async (why) => {
-          logger.info('the network has changed', { why })
-          service?.networkChanged()
-          client?.guards.noteNetworkChange()
-          client?.pool.plan()
-        }, place),
+        watchNetwork(
+          async (why) => {
+            logger.info('the network has changed', { why })
+            service?.networkChanged()
+            vpn?.networkChanged()
+            client?.guards.noteNetworkChange()
+            client?.pool.plan()
+          },
+          place ?? (() => placeOfThisMachine(ownDevices(ground))),
+        ),
       )
       return client
     },
@@ -150,6 +153,7 @@ async function startClientNode(
   { signal, place }: StartOptions,
 ): Promise<RunningNode> {
   const { stops, suite, clocks, logger } = ground
+  const vpn = await protect(ground)
   let guards: () => readonly NodeId[] = () => []
   const presence = await ClientPresence.start(ground, createIdentity(suite), () => guards())
   stops.push(() => presence.stop())
@@ -161,16 +165,17 @@ async function startClientNode(
     null,
     null,
     async (event) => {
-      const client = await startClient(ground, presence, null, event)
+      const client = await startClient(ground, presence, null, vpn, event)
       guards = () => client.guards.current(clocks.now())
       const renew = async (why: 'addresses' | 'sleep'): Promise<void> => {
         logger.info('the network has changed: appearing anew', { why })
         client.guards.noteNetworkChange()
+        vpn?.networkChanged()
         client.pool.closeAll()
         await presence.renew().catch((error) => logger.error('the host could not be started anew', { error: messageOf(error) }))
         client.pool.plan()
       }
-      stops.push(watchNetwork(renew, place))
+      stops.push(watchNetwork(renew, place ?? (() => placeOfThisMachine(ownDevices(ground)))))
       return client
     },
   )
@@ -191,7 +196,7 @@ async function finish(
   const joined = presence().discovery.whenJoined()
   const stopsLastFirst = stops.reverse()
   const node = new RunningNode(
-    { config, presence, crypto, view, client, serving, nat, vpn: null, warnings, clocks, logger, joined, stops: stopsLastFirst },
+    { config, presence, crypto, view, client, serving, nat, warnings, clocks, logger, joined, stops: stopsLastFirst },
     listeners,
   )
   poolEvent = (event) => node.poolEvent(event)
@@ -252,9 +257,31 @@ function rotateKeys({ suite, store, clocks, logger }: Ground, keyring: OnionKeyr
   return () => clearInterval(timer)
 }
 
-function startServing(ground: Ground, host: Host, keyring: OnionKeyring, identity: Identity): ServingParts {
+/** Devices that come and go with what this node does. */
+function ownDevices({ config }: Ground): readonly string[] {
+  return [config.ingress.tun.name, config.exit.tun.name]
+}
+
+/** The VPN's block, where it is to stand, before anything is dialled; and whoever carries the traffic of whole devices later. Null without a client. */
+async function protect(ground: Ground): Promise<NodeVpn | null> {
+  if (!ground.modules.has('ingress')) return null
+  // Few nodes are clients, and what it brings (a TCP/IP stack) is large.
+  const { NodeVpn } = await import('./vpn-parts.ts')
+  const vpn = new NodeVpn(ground)
+  ground.stops.push(() => vpn.stop())
+  await vpn.protect()
+  return vpn
+}
+
+async function startServing(
+  ground: Ground,
+  host: Host,
+  keyring: OnionKeyring,
+  identity: Identity,
+  exitStops: Ground['stops'],
+): Promise<ServingParts> {
   const { config, modules, suite, view, clocks, meter, memory, logger } = ground
-  const exit = modules.has('exit') ? createExit(ground, host) : null
+  const exit = modules.has('exit') ? await startExit(ground, host, exitStops) : null
   const engine = new RelayEngine({
     config: config.relaying,
     self: identity.id,
@@ -271,140 +298,4 @@ function startServing(ground: Ground, host: Host, keyring: OnionKeyring, identit
   })
   host.onChannel((channel) => engine.accept(channel))
   return { engine, exit }
-}
-
-function createExit({ config, view, clocks, logger }: Ground, host: Host): Exit {
-  const resolver = createResolver({ config: config.exit, now: clocks.now })
-  const relayAddresses = new RelayAddresses(view)
-  return createExitService({
-    config: config.exit,
-    backend: new KernelBackend(config.exit),
-    resolver,
-    privateDestinations: config.network.privateDestinations ? PRIVATE_NETWORKS : [],
-    isRelayAddress: (ip) => relayAddresses.has(ip),
-    isOwnAddress: ownAddressCheck(clocks.now, () => host.addresses().flatMap((address) => ipText(address) ?? [])),
-    now: clocks.now,
-    logger: logger.child('exit'),
-  })
-}
-
-/** The addresses of all known relays, made anew when the view has changed. */
-class RelayAddresses {
-  readonly #view: View
-  #version = -1
-  #texts: ReadonlySet<string> = new Set()
-
-  constructor(view: View) {
-    this.#view = view
-  }
-
-  has(ip: IpAddress): boolean {
-    if (this.#version !== this.#view.version) {
-      this.#texts = new Set(
-        this.#view.relays().flatMap(({ descriptor }) => descriptor.addresses.flatMap((address) => ipText(address) ?? [])),
-      )
-      this.#version = this.#view.version
-    }
-    return this.#texts.has(formatIp(ip))
-  }
-}
-
-function ipText(multiaddr: string): string | null {
-  const ip = addressOf(multiaddr)
-  return ip && formatIp(ip)
-}
-
-/** @param self this node as a relay, which its own paths keep away from; null for a pure client */
-async function startClient(
-  ground: Ground,
-  host: Pick<Host, 'dialer' | 'suspect'>,
-  self: NodeId | null,
-  event: (event: PoolEvent) => void,
-): Promise<ClientParts> {
-  const { config, modules, suite, view, clocks, logger, store, stops } = ground
-  const guards = (await store.loadState(GUARDS_FILE, (bytes) => restoreGuards(config, bytes))) ?? new GuardSample(config.path)
-  const saver = new GuardSaver(ground, guards)
-  stops.push(() => saver.stop())
-  const pool = new CircuitPool({
-    config: config.path,
-    buildAttempts: config.client.buildAttempts,
-    liveness: config.client,
-    suite,
-    random: systemRandom(suite),
-    view,
-    paths: new PathViews(view, constraintsOf(config.path, self)),
-    guards,
-    dialer: host.dialer,
-    suspectLink: (guard) => host.suspect(guard),
-    memory: ground.memory,
-    now: clocks.now,
-    wall: clocks.wall,
-    logger: logger.child('client'),
-    guardsChanged: () => saver.changed(),
-    event,
-  })
-  stops.push(() => pool.stop())
-  const client = new Client({ config: config.client, pool, logger: logger.child('client') })
-  stops.push(() => client.stop())
-  const parts = { client, logger: logger.child('ingress') }
-  const socks = modules.has('ingress') && config.ingress.socks.listen.length > 0 ? new SocksServer(config.ingress.socks, parts) : null
-  if (socks) {
-    await socks.start()
-    stops.push(() => socks.stop())
-  }
-  const http = modules.has('ingress') && config.ingress.http.listen.length > 0 ? new HttpProxy(config.ingress.http, parts) : null
-  if (http) {
-    await http.start()
-    stops.push(() => http.stop())
-  }
-  pool.plan()
-  return { pool, client, guards, socks, http }
-}
-
-function restoreGuards(config: NodeConfig, bytes: Uint8Array): GuardSample {
-  let value: unknown
-  try {
-    value = JSON.parse(Buffer.from(bytes).toString('utf8'))
-  } catch {
-    throw new MalformedError('guard file', 'not JSON')
-  }
-  return GuardSample.restore(config.path, value)
-}
-
-/** Writes the guard sample a little after it changed, and at the end. */
-class GuardSaver {
-  readonly #ground: Ground
-  readonly #guards: GuardSample
-  #timer: NodeJS.Timeout | null = null
-
-  constructor(ground: Ground, guards: GuardSample) {
-    this.#ground = ground
-    this.#guards = guards
-  }
-
-  changed(): void {
-    this.#timer ??= setTimeout(() => {
-      this.#timer = null
-      void this.#save()
-    }, GUARDS_SAVE_MS)
-    this.#timer.unref()
-  }
-
-  async stop(): Promise<void> {
-    if (!this.#timer) return
-    clearTimeout(this.#timer)
-    this.#timer = null
-    await this.#save()
-  }
-
-  async #save(): Promise<void> {
-    const { store, warnings } = this.#ground
-    try {
-      await store.write(GUARDS_FILE, Buffer.from(`${JSON.stringify(this.#guards.toState(), null, 1)}\n`))
-      warnings.over('guards-not-written')
-    } catch (error) {
-      const message = `the guards were not written: ${messageOf(error)}`
-      warnings.raise(error instanceof ShallotError ? error.code : 'write-failed', message, 'guards-not-written')
-    }
-  }
 }

@@ -6,12 +6,13 @@ import { clientConfig } from '../client/index.ts'
 import type { NetworkRules } from '../directory/index.ts'
 import { discoveryConfig } from '../discovery/index.ts'
 import { exitConfig } from '../egress/index.ts'
-import { ingressConfig } from '../ingress/index.ts'
+import { ingressConfig, tunKeys } from '../ingress/index.ts'
 import { linkConfig } from '../link/index.ts'
 import { natConfig, relayServerConfig } from '../nat/index.ts'
 import { pathConfig } from '../path/index.ts'
 import { relayingConfig } from '../relaying/index.ts'
 import { isErrno } from '../store/index.ts'
+import { vpnKeys } from '../vpn/index.ts'
 import { crossCheck } from './config-rules.ts'
 import { loadNetwork } from './network-file.ts'
 import { controlSection, logSection, nodeSection } from './sections.ts'
@@ -20,12 +21,18 @@ import { ConfigError, freeze, loadToml } from './toml-load.ts'
 /** The file's name in a node's directory. */
 export const CONFIG_FILE = 'shallot.toml'
 
+/** How the device carries packets, and what of this machine goes through it. */
+const tunSection = z
+  .strictObject({ ...tunKeys, ...vpnKeys })
+  .prefault({})
+  .describe('A TUN device that takes the traffic of the whole machine, or of one program.')
+
 /** `shallot.toml`: a section for each subsystem, whose schema stands beside it. */
 export const configSchema = z.strictObject({
   node: nodeSection.prefault({}).describe('What this node is.'),
   link: linkConfig.prefault({}).describe('Connections to other nodes.'),
   client: clientConfig.prefault({}).describe('Streams of this client.'),
-  ingress: ingressConfig.prefault({}).describe('Where the traffic of this machine comes in.'),
+  ingress: ingressConfig.extend({ tun: tunSection }).prefault({}).describe('Where the traffic of this machine comes in.'),
   path: pathConfig.prefault({}).describe('Which relays the circuits of a client go through.'),
   discovery: discoveryConfig.prefault({}).describe('How this node looks for others and keeps its view.'),
   nat: natConfig.prefault({}).describe('How a node that others connect to is reached: behind a home router too.'),

@@ -8,10 +8,13 @@ const SLEEP_MS = 60_000
 /** Addresses of IPv6 change within their network for privacy (RFC 8981): only the network counts. */
 const IPV6_NETWORK_BITS = 64
 
-/** What tells one place in the internet from another: this machine's addresses, without loopback. */
-export function placeOfThisMachine(): string {
-  const places = Object.values(networkInterfaces()).flatMap((addresses = []) =>
-    addresses
+/**
+ * What tells one place in the internet from another: this machine's addresses, without loopback.
+ * @param own names of devices that this program makes: they are at no place
+ */
+export function placeOfThisMachine(own: readonly string[] = []): string {
+  const places = Object.entries(networkInterfaces()).flatMap(([name, addresses = []]) =>
+    (own.includes(name) ? [] : addresses)
       .filter(({ internal, address }) => !internal && !address.startsWith('fe80:'))
       .map(({ family, address }) => (family === 'IPv4' ? address : networkKey(parseIp(address), IPV6_NETWORK_BITS))),
   )
@@ -23,7 +26,10 @@ export function placeOfThisMachine(): string {
  * @param place tells the present place; given in tests
  * @returns how to stop
  */
-export function watchNetwork(changed: (why: 'addresses' | 'sleep') => Promise<void>, place: () => string = placeOfThisMachine): () => void {
+export function watchNetwork(
+  changed: (why: 'addresses' | 'sleep') => Promise<void>,
+  place: () => string = () => placeOfThisMachine(),
+): () => void {
   let known = place()
   let lookedAt = performance.now()
   let running = false

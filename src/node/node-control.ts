@@ -43,6 +43,11 @@ export interface NodeControl {
   vpnUp(): Promise<VpnFacts>
   /** The machine as it was before. @throws ShallotError 'not-a-client', 'vpn-not-undone' */
   vpnDown(): Promise<VpnFacts>
+  /**
+   * Carries the traffic of a TUN device that was made elsewhere, on circuits of its own, until the session is closed or the device is gone.
+   * @throws ShallotError 'not-a-client', 'vpn-session-limit', 'descriptor-not-handed-over', 'tun-…', 'pcap-not-writable'
+   */
+  vpnSession(request: VpnSessionRequest): Promise<VpnSession>
 
   /**
    * Resolves when the node does what its roles say: it listens, and as a client has a circuit open.
@@ -57,6 +62,23 @@ export interface NodeControl {
   stop(): Promise<void>
   /** Settles when the node has stopped, whoever asked for it: null in order, an error when it died of one. */
   readonly stopped: Promise<Error | null>
+}
+
+/** A device that was handed over: its file, as `vpn exec` makes it. */
+export interface VpnSessionRequest {
+  /** Path of the UNIX socket on which the descriptor waits. */
+  readonly descriptor: string
+  readonly mtu: number
+  /** ADDRESS/BITS of the device, in its own namespace. */
+  readonly addresses: readonly string[]
+  /** File to record its packets in; none when left out. */
+  readonly pcap?: string
+}
+
+export interface VpnSession {
+  /** Settles when the device is gone, by whomever. */
+  readonly ended: Promise<void>
+  close(): void
 }
 
 export interface NodeStatus {
@@ -76,6 +98,8 @@ export interface NodeStatus {
   /** "ADDRESS:PORT" of the proxies, null when one is off. */
   readonly socks: string | null
   readonly http: string | null
+  /** "ADDRESS:PORT" of the DNS listener, UDP and TCP; null when it is off. */
+  readonly dns: string | null
   /** "ADDRESS:PORT" or the path of the socket; null when the control API is off. Filled in by the control server. */
   readonly control: string | null
   readonly view: ViewFacts

@@ -3,11 +3,11 @@ import { type Logger, messageOf, type NodeId, ShallotError } from '../base/index
 import type { CircuitPool, Client, PoolEvent } from '../client/index.ts'
 import type { ServingRole, View } from '../directory/index.ts'
 import type { Exit } from '../egress/index.ts'
-import type { HttpProxy, SocksServer } from '../ingress/index.ts'
+import type { DnsServer, HttpProxy, SocksServer } from '../ingress/index.ts'
 import type { NatFacts, NatService, ReachFacts } from '../nat/index.ts'
 import type { GuardSample } from '../path/index.ts'
 import type { RelayEngine } from '../relaying/index.ts'
-import type { Vpn, VpnFacts } from '../vpn/index.ts'
+import type { VpnFacts } from '../vpn/index.ts'
 import type { NodeConfig } from './config.ts'
 import { type Clocks, circuitFacts, guardFacts, relayFacts, roleCounts, streamFacts } from './facts.ts'
 import { ruleChanges } from './network-file.ts'
@@ -21,10 +21,13 @@ import type {
   RelayFacts,
   RelayingFacts,
   StreamFacts,
+  VpnSession,
+  VpnSessionRequest,
 } from './node-control.ts'
 import type { Presence } from './presence.ts'
 import { natDisabled, notServing } from './reachable.ts'
 import { VERSION } from './version.ts'
+import type { NodeVpn } from './vpn-parts.ts'
 import type { Warnings } from './warnings.ts'
 
 /** The parts of a node that carries its own traffic. */
@@ -34,6 +37,9 @@ export interface ClientParts {
   readonly guards: GuardSample
   readonly socks: SocksServer | null
   readonly http: HttpProxy | null
+  readonly dns: DnsServer | null
+  /** What carries whole devices. */
+  readonly vpn: NodeVpn | null
 }
 
 /** The parts of a node that serves circuits. */
@@ -52,8 +58,6 @@ export interface NodeParts {
   readonly serving: ServingParts | null
   /** How it is reached; null for a pure client, and where the configuration's word is taken. */
   readonly nat: NatService | null
-  /** Null for a node that is not a client. */
-  readonly vpn: Vpn | null
   readonly warnings: Warnings
   readonly clocks: Clocks
   readonly logger: Logger
@@ -135,6 +139,7 @@ export class RunningNode implements NodeControl {
       listening: host.addresses(),
       socks: client?.socks?.addresses[0] ?? null,
       http: client?.http?.addresses[0] ?? null,
+      dns: client?.dns?.addresses[0] ?? null,
       control: null,
       view: {
         known: roleCounts(view.relays().map(({ descriptor }) => descriptor.roles)),
@@ -183,15 +188,19 @@ export class RunningNode implements NodeControl {
   }
 
   vpn(): VpnFacts | null {
-    return this.#p.vpn?.facts() ?? null
+    return this.#p.client?.vpn?.facts() ?? null
   }
 
   async vpnUp(): Promise<VpnFacts> {
-    return (this.#p.vpn ?? notAClient()).up()
+    return (this.#p.client?.vpn ?? notAClient()).up()
+  }
+
+  async vpnSession(request: VpnSessionRequest): Promise<VpnSession> {
+    return (this.#p.client?.vpn ?? notAClient()).openSession(request)
   }
 
   async vpnDown(): Promise<VpnFacts> {
-    return (this.#p.vpn ?? notAClient()).down()
+    return (this.#p.client?.vpn ?? notAClient()).down()
   }
 
   async newCircuit(): Promise<CircuitFacts> {

@@ -1,7 +1,17 @@
 import type { NodeId } from '../../src/base/index.ts'
 import type { ServingRole } from '../../src/directory/index.ts'
 import type { NatFacts, ReachFacts } from '../../src/nat/index.ts'
-import type { CircuitFacts, NodeControl, NodeEvent, NodeStatus, RelayFacts, RoleCounts, StreamFacts } from '../../src/node/index.ts'
+import type {
+  CircuitFacts,
+  NodeControl,
+  NodeEvent,
+  NodeStatus,
+  RelayFacts,
+  RoleCounts,
+  StreamFacts,
+  VpnSession,
+  VpnSessionRequest,
+} from '../../src/node/index.ts'
 import type { VpnFacts } from '../../src/vpn/index.ts'
 
 export const fakeIds = [
@@ -24,6 +34,7 @@ export const fakeStatus: NodeStatus = {
   network: { name: 'testnet', changes: [{ key: 'work.bits', value: 10, default: 24, help: 'Leading zero bits' }], bootstrap: [] },
   listening: [],
   socks: '127.0.0.1:9250',
+  dns: '127.0.0.1:9253',
   http: '127.0.0.1:9280',
   control: null,
   view: { known: counts, eligible: counts, syncedAt: null },
@@ -157,6 +168,20 @@ export class FakeNode implements NodeControl {
     if (this.failure) throw this.failure
     this.asked.push('newCircuit')
     return fakeCircuit
+  }
+  /** Ends the sessions that were asked for. */
+  endSessions: () => void = () => {}
+  async vpnSession(request: VpnSessionRequest): Promise<VpnSession> {
+    this.asked.push(`vpnSession ${request.descriptor}`)
+    const ended = Promise.withResolvers<void>()
+    this.endSessions = ended.resolve
+    return {
+      ended: ended.promise,
+      close: () => {
+        this.asked.push('vpnSession closed')
+        ended.resolve()
+      },
+    }
   }
   vpn(): VpnFacts | null {
     return this.vpnFacts

@@ -52,7 +52,7 @@ export const thisNetwork: MappingNetwork = {
 }
 
 /** Linux tells it in /proc/net/route; elsewhere only UPnP, which needs no gateway's address, is tried. */
-async function defaultGateway(): Promise<string | null> {
+export async function defaultGateway(): Promise<string | null> {
   if (platform() !== 'linux') return null
   return gatewayIn(await readFile('/proc/net/route', 'utf8').catch(() => ''))
 }
