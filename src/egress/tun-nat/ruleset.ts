@@ -131,6 +131,9 @@ function forwardChains(facts: RulesetFacts): readonly string[] {
       `ct state { invalid, untracked } ${drop('invalid')}`,
       network4 ? `ip saddr != ${formatNetwork(network4)} ${drop('wrong_source')}` : `meta nfproto ipv4 ${drop('wrong_source')}`,
       network6 ? `ip6 saddr != ${formatNetwork(network6)} ${drop('wrong_source')}` : `meta nfproto ipv6 ${drop('wrong_source')}`,
+      // To nobody, to all or to a group: whatever networks may be reached.
+      `ip daddr { 0.0.0.0/8, 224.0.0.0/3 } ${drop('protocol')}`,
+      `ip6 daddr { ::, ff00::/8 } ${drop('protocol')}`,
       // Reassembly comes before this: what is still a part is none that can be judged.
       `ip frag-off & 0x3fff != 0 ${drop('protocol')}`,
       ...['hbh', 'rt', 'dst', 'mh'].map((header) => `exthdr ${header} exists ${drop('protocol')}`),
