@@ -50,14 +50,14 @@ export class PcapWriter {
 
   /** Writes packets [from, to) of a batch, copied, in one piece. */
   record(batch: PacketBatch, from = 0, to = batch.count): void {
+    this.write(this.prepare(batch, from, to), batch, from, to)
+  }
+
+  /** Copies packets [from, to) as they are now, with the time; null when they can't be kept. */
+  prepare(batch: PacketBatch, from: number, to: number): Uint8Array | null {
     const { sink, now } = this.#options
-    let bytes = 0
-    for (let i = from; i < to; i++) bytes += RECORD_HEADER_BYTES + Math.min(this.#snapLength, batch.end(i) - batch.start(i))
-    if (bytes === 0) return
-    if (!sink.ready || this.#written + bytes > this.#maxBytes) {
-      this.missed += to - from
-      return
-    }
+    const bytes = this.#recordBytes(batch, from, to)
+    if (bytes === 0 || !sink.ready || this.#written + bytes > this.#maxBytes) return null
     const at = now()
     const seconds = Math.floor(at / 1000)
     const micros = Math.floor((at - seconds * 1000) * 1000)
@@ -74,8 +74,25 @@ export class PcapWriter {
       records.set(batch.bytes.subarray(batch.start(i), batch.start(i) + kept), next + RECORD_HEADER_BYTES)
       next += RECORD_HEADER_BYTES + kept
     }
+    return records
+  }
+
+  /** Writes what was prepared of packets from `from` on, as far as `to`. */
+  write(records: Uint8Array | null, batch: PacketBatch, from: number, to: number): void {
+    if (from === to) return
+    if (records === null) {
+      this.missed += to - from
+      return
+    }
+    const bytes = this.#recordBytes(batch, from, to)
     this.#written += bytes
-    sink.write(records)
+    this.#options.sink.write(bytes === records.length ? records : records.slice(0, bytes))
+  }
+
+  #recordBytes(batch: PacketBatch, from: number, to: number): number {
+    let bytes = 0
+    for (let i = from; i < to; i++) bytes += RECORD_HEADER_BYTES + Math.min(this.#snapLength, batch.end(i) - batch.start(i))
+    return bytes
   }
 }
 
@@ -122,8 +139,10 @@ export class PcapTracer implements PacketPort {
   }
 
   send(batch: PacketBatch, from = 0): number {
+    // As it was sent: the port may change the bytes of a batch that it is lent.
+    const records = this.#writer.prepare(batch, from, batch.count)
     const taken = this.#port.send(batch, from)
-    this.#writer.record(batch, from, from + taken)
+    this.#writer.write(records, batch, from, from + taken)
     return taken
   }
 

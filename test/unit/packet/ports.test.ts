@@ -49,6 +49,39 @@ describe('the pcap tracer', () => {
     expect(file.length).toBe(24 + 16 + 30 + 16 + 10)
   })
 
+  it('writes what was sent as it was, though the port changes the bytes, and each packet once though the port is full', () => {
+    const written: Uint8Array[] = []
+    const [near] = memoryPortPair({ carry: () => {}, queuePackets: 2 })
+    const port = {
+      name: 'nat',
+      medium: 'ip' as const,
+      mtu: 1420,
+      stats: near.stats,
+      attach: () => {},
+      // Takes two of each batch, and scribbles over all of it.
+      send: (batch: PacketBatch, from = 0) => {
+        batch.bytes.fill(0xee)
+        return Math.min(2, batch.count - from)
+      },
+      pause() {},
+      resume() {},
+      close() {},
+    }
+    const tracer = new PcapTracer(port, { sink: { ready: true, write: (bytes) => written.push(bytes) > 0 }, now: () => 0 })
+    const packets = [1, 2, 3].map((n) => new Uint8Array(5 * n).fill(n))
+    expect(tracer.send(batchOfPackets(packets))).toBe(2)
+    expect(tracer.send(batchOfPackets(packets), 2)).toBe(1)
+    const file = Buffer.concat(written).subarray(24)
+    const lengths: number[] = []
+    for (let at = 0; at < file.length; ) {
+      const length = file.readUInt32BE(at + 8)
+      const number = lengths.push(length)
+      expect([...file.subarray(at + 16, at + 16 + length)]).toEqual(new Array(length).fill(number))
+      at += 16 + length
+    }
+    expect([lengths, tracer.missed]).toEqual([[5, 10, 15], 0])
+  })
+
   it('is bounded, and counts what it leaves out', () => {
     let bytes = 0
     const sink = {
