@@ -8,6 +8,7 @@ const core = [
   'base',
   'crypto',
   'packet',
+  'dns',
   'onion',
   'netstack',
   'directory',

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { codeOf, importsOf, repositoryFiles } from '../support/repository.ts'
 
 /** Rooms whose code is a function of its inputs: no clock, socket, file, await or randomness of its own. */
-const pureRooms = ['onion', 'path', 'directory', 'packet', 'netstack']
+const pureRooms = ['onion', 'path', 'directory', 'packet', 'dns', 'netstack']
 
 /** What such a room must not touch, and what to do instead. */
 const banned: readonly (readonly [RegExp, string])[] = [
