@@ -152,7 +152,8 @@ export function describeFrame({ etherType, ip, arp }: Frame): string {
   if (!ip) return `a frame of type 0x${etherType.toString(16).padStart(4, '0')}`
   const names: Readonly<Record<number, string>> = { [TCP]: 'TCP', [UDP]: 'UDP', [ICMP]: 'ICMP', [ICMP6]: 'ICMPv6', 2: 'IGMP' }
   const name = names[ip.protocol] ?? `protocol ${ip.protocol}`
-  const more = ip.isFragment ? ' fragment' : ip.icmp ? ` type ${ip.icmp.type} code ${ip.icmp.code}` : ''
+  const groups = ip.icmp?.groups?.length ? ` of ${ip.icmp.groups.join(', ')}` : ''
+  const more = ip.isFragment ? ' fragment' : ip.icmp ? ` type ${ip.icmp.type} code ${ip.icmp.code}${groups}` : ''
   const end = (address: string, port: number | null): string => (port === null ? address : `${address} port ${port}`)
   return `${name}${more} from ${end(ip.source, ip.sourcePort)} to ${end(ip.destination, ip.destinationPort)}`
 }

@@ -327,10 +327,10 @@ async function mtr(world: ProgramWorld): Promise<void> {
 
 async function traceroute(world: ProgramWorld): Promise<void> {
   for (const i of [0, 1] as const) {
-    for (const how of ['-I', '-U']) {
-      const report = await output(world, 'traceroute', [how, '-n', '-q', '2', '-w', '4', '-m', '12', world.servers.addresses[i]!])
+    for (const how of [['-I'], []]) {
+      const report = await output(world, 'traceroute', [...how, '-n', '-q', '2', '-w', '4', '-m', '12', world.servers.addresses[i]!])
       const hops = [...report.matchAll(/^ *\d+ +([0-9a-f.:]+|\*)/gm)].map(([, hop]) => hop!)
-      expect(hops.slice(-(world.routers.length + 1)), `${how}: ${report}`).toEqual(lastHops(world, i))
+      expect(hops.slice(-(world.routers.length + 1)), `${how.join('') || 'UDP'}: ${report}`).toEqual(lastHops(world, i))
     }
   }
 }

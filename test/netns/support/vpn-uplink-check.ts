@@ -48,9 +48,23 @@ export class UplinkCheck {
 
   /** Every frame that was not allowed, a line each: when (ms since `since`), where it was seen, what it was. */
   strays(sent: readonly SentFrame[], since = sent[0]?.at ?? 0): readonly string[] {
-    return sent
-      .filter((one) => !this.#isAllowed(one))
-      .map(({ at, where, frame }) => `${(at - since).toFixed(0)} ms, at the ${where}: ${describeFrame(frame)}`)
+    return this.#strays(sent).map(({ at, where, frame }) => `${(at - since).toFixed(0)} ms, at the ${where}: ${describeFrame(frame)}`)
+  }
+
+  /** The same in short: each kind once, with how many there were at each end. Ports that the system chose are left out. */
+  strayKinds(sent: readonly SentFrame[]): readonly string[] {
+    const kinds = new Map<string, { machine: number; peer: number }>()
+    for (const { where, frame } of this.#strays(sent)) {
+      const kind = describeFrame(frame).replace(/(from \S+) port (3[3-9]|[456]\d)\d{3}\b/, '$1')
+      const counts = kinds.get(kind) ?? { machine: 0, peer: 0 }
+      counts[where]++
+      kinds.set(kind, counts)
+    }
+    return [...kinds].map(([kind, { machine, peer }]) => `${kind} (${machine} at the machine, ${peer} at the peer)`)
+  }
+
+  #strays(sent: readonly SentFrame[]): readonly SentFrame[] {
+    return sent.filter((one) => !this.#isAllowed(one))
   }
 
   #isAllowed({ at, frame }: SentFrame): boolean {
