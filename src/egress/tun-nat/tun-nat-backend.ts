@@ -102,6 +102,7 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
   #flows: FlowTable | null = null
   #sweeper: NodeJS.Timeout | undefined
   #started = false
+  #hasRules = false
 
   constructor(options: TunNatOptions) {
     this.#m = options
@@ -135,11 +136,12 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
     const switched = ensureForwarding(this.families, config.tun.setSysctls, system.sysctls)
     if (switched.length > 0) logger.info('forwarding was switched on', { sysctls: switched })
     try {
+      // First, as a lock: its name is in use when another exit has these rules. Nothing is written to it before there is a lease.
+      await this.#openDevice()
       await this.#applyRules()
       this.#flows = await system.openFlowTable()
       // Those of a process before this one.
       await this.#flows.forget(this.#networks)
-      await this.#openDevice()
     } catch (error) {
       await this.#tearDown()
       throw error
@@ -240,6 +242,7 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
 
   async #applyRules(): Promise<void> {
     const { config } = this.#m
+    this.#hasRules = true
     const timeouts = { connectMs: config.connectTimeoutMs, streamMs: config.streamIdleTimeoutMs, datagramMs: config.udpIdleTimeoutMs }
     try {
       await this.#system.applyRuleset(rulesetText(this.#rulesetFacts(timeouts)))
@@ -334,20 +337,21 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
     }
   }
 
-  /** The device first: without it nothing comes to the rules any more. */
+  /** The device last: while it is ours, so are the rules. */
   async #tearDown(): Promise<void> {
-    const tun = this.#tun
-    this.#tun = null
-    tun?.close()
     const flows = this.#flows
     this.#flows = null
     try {
       await flows?.forget(this.#networks)
       flows?.close()
-      await this.#system.applyRuleset(removalText(this.#m.config.tun.name))
+      if (this.#hasRules) await this.#system.applyRuleset(removalText(this.#m.config.tun.name))
     } catch (error) {
-      this.#m.logger.debug('what the exit made in the kernel was not all removed', { error: messageOf(error) })
+      this.#m.logger.warn('what the exit made in the kernel was not all removed', { error: messageOf(error) })
     }
+    this.#hasRules = false
+    const tun = this.#tun
+    this.#tun = null
+    tun?.close()
   }
 }
 
