@@ -1,6 +1,7 @@
 import type { FuzzTarget } from './fuzzer.ts'
 import { directoryTargets } from './targets/directory.ts'
 import { dnsTargets } from './targets/dns.ts'
+import { egressTargets } from './targets/egress.ts'
 import { ingressTargets } from './targets/ingress.ts'
 import { linkTargets } from './targets/link.ts'
 import { natTargets } from './targets/nat.ts'
@@ -18,4 +19,5 @@ export const targets: readonly FuzzTarget[] = [
   ...stunTargets,
   ...natTargets,
   ...packetTargets,
+  ...egressTargets,
 ]
