@@ -8,6 +8,7 @@ import { type Role, testnetRules } from '../../directory/index.ts'
 import {
   briefToml,
   CONFIG_FILE,
+  type ConfigSections,
   configSchema,
   createIdentity,
   encodeIdentity,
@@ -15,6 +16,7 @@ import {
   NETWORK_FILE,
   networkToml,
   type Overrides,
+  rolesOfSection,
 } from '../../node/index.ts'
 import { createFile, makeDirectory } from '../../store/index.ts'
 import { systemSuite } from '../system-suite.ts'
@@ -23,7 +25,7 @@ export interface TestnetSize {
   /** Relays in all, exits included. */
   readonly relays: number
   readonly exits: number
-  /** TOML sections that are added to the configuration of every relay: any but node, link and control, which the testnet writes. */
+  /** TOML sections that are added to the configuration of every relay that they matter to: any but node, link and control, which the testnet writes. */
   readonly relaySections?: string
 }
 
@@ -84,7 +86,7 @@ export async function planTestnet(dir: string, size: TestnetSize, ports: ClientP
       control: { listen: '127.0.0.1:0' },
     }
     planned.push({
-      ...(await writeNode(dir, name, roles, config, roles.includes('bootstrap') ? '' : size.relaySections)),
+      ...(await writeNode(dir, name, roles, config, roles.includes('bootstrap') ? '' : sectionsFor(roles, size.relaySections ?? ''))),
       address: `${host}:${port}`,
       id: identity.id,
     })
@@ -118,6 +120,17 @@ async function writeNode(
   const text = briefToml(configSchema, overrides, `Node ${name} of a testnet.`)
   await createFile(config, more === '' ? text : `${text}\n${more}\n`)
   return { name, roles, dir: own, config }
+}
+
+/** Of some TOML the sections that matter to a node of these roles: a relay that is no exit refuses `[exit]`. */
+function sectionsFor(roles: readonly Role[], toml: string): string {
+  let kept = true
+  const lines = toml.split('\n').filter((line) => {
+    const section = /^\s*\[{1,2}\s*(\w+)/.exec(line)?.[1]
+    if (section !== undefined) kept = rolesOfSection(section as keyof ConfigSections)?.some((role) => roles.includes(role)) ?? true
+    return kept
+  })
+  return lines.join('\n')
 }
 
 /** Addresses 127.x.0.1, each with another x, and a port that is free on it. */
