@@ -1,7 +1,7 @@
 import { lstatSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { shellOk } from '../../support/own-network.ts'
-import { Program, temporaryFolder } from '../../support/processes.ts'
+import { Program, temporaryFolder, until } from '../../support/processes.ts'
 
 /**
  * A machine with one uplink, which is the network namespace of this process, and everything else behind the uplink: a router that has every
@@ -27,6 +27,7 @@ export const places = {
   inBypass4: '14.0.0.7',
   /** Behind this machine, which forwards for it. */
   behind4: '172.30.0.2',
+  behind6: '2001:dbe::2',
 } as const
 
 export class BlockNetwork {
@@ -70,6 +71,7 @@ export class BlockNetwork {
       ip address add ${p.machine6}/64 dev ${p.device} nodad
       ip address add fd77::2/64 dev ${p.device} nodad
       ip address add 172.30.0.1/24 dev behind0
+      ip address add 2001:dbe::1/64 dev behind0 nodad
       ip link set ${p.device} up
       ip link set behind0 up
       ip route add default via ${p.router4}
@@ -83,10 +85,15 @@ export class BlockNetwork {
       ip address add ${p.lan6}/64 dev link0 nodad
       ip link set link0 up
       ip route add 172.30.0.0/24 via ${p.machine4}
+      ip -6 route add 2001:dbe::/64 via ${p.machine6}
       for net in 12.0.0.0/8 13.0.0.0/8 14.0.0.0/8; do ip route add local $net dev lo; done
       for net in 2001:dba::/32 2001:dbb::/32; do ip -6 route add local $net dev lo; done`)
     shellOk(`nsenter --net=/proc/${behind.pid}/ns/net sh -ec '
-      ip address add ${p.behind4}/24 dev eth0; ip link set eth0 up; ip route add default via 172.30.0.1'`)
+      ip address add ${p.behind4}/24 dev eth0; ip address add ${p.behind6}/64 dev eth0 nodad; ip link set eth0 up
+      ip route add default via 172.30.0.1; ip -6 route add default via 2001:dbe::1'`)
+    // The devices give themselves addresses of the link in their own time.
+    await until('addresses of the link', 10_000, () => shellOk('ip -6 -brief address show up').match(/fe80:/g)?.length === 2)
+    await until('no tentative ones', 10_000, () => shellOk('ip -6 address show tentative') === '')
     return network
   }
 
@@ -137,23 +144,24 @@ export class BlockNetwork {
   }
 }
 
+let captures = 0
+
 /** What was seen on the wire by the router: what this machine sent over its uplink, one line a packet, with the time before it. */
 export class UplinkCapture {
   readonly #program: Program
+  readonly #file: string
 
-  private constructor(program: Program) {
+  private constructor(program: Program, file: string) {
     this.#program = program
+    this.#file = file
   }
 
   static async start(network: BlockNetwork): Promise<UplinkCapture> {
-    const args = ['--immediate-mode', '-U', '-l', '-n', '-tt', '-Q', 'in', '-i', 'link0', 'not arp']
-    const program = network.start('tcpdump', args, network.routerWrapper)
-    const deadline = performance.now() + 10_000
-    while (!program.log.includes('listening on')) {
-      if (performance.now() > deadline || program.exit) throw new Error(`tcpdump: ${program.tail()}`)
-      await new Promise((resolve) => setTimeout(resolve, 20))
-    }
-    return new UplinkCapture(program)
+    const file = join(network.dir, '..', `uplink-${++captures}`)
+    const script = `exec tcpdump --immediate-mode -l -n -tt -B 16384 -Q in -i link0 not arp > ${file}`
+    const program = network.start('sh', ['-c', script], network.routerWrapper)
+    await until('tcpdump listens', 10_000, () => program.log.includes('listening on'))
+    return new UplinkCapture(program, file)
   }
 
   /** What left in this time (wall-clock ms) and is neither link control nor for the guards. @param also more that may leave */
@@ -162,10 +170,12 @@ export class UplinkCapture {
   }
 
   lines(from = 0, to = Number.POSITIVE_INFINITY): readonly string[] {
-    return this.#program.stdout.split('\n').filter((line) => {
-      const at = Number(/^\d+\.\d+/.exec(line)?.[0] ?? 0) * 1000
-      return at !== 0 && at >= from && at <= to
-    })
+    return readFileSync(this.#file, 'utf8')
+      .split('\n')
+      .filter((line) => {
+        const at = Number(/^\d+\.\d+/.exec(line)?.[0] ?? 0) * 1000
+        return at !== 0 && at >= from && at <= to
+      })
   }
 
   async stop(): Promise<void> {

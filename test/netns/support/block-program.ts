@@ -59,9 +59,10 @@ interface Death {
   readonly when: 'before' | 'after'
 }
 
-let acts = 0
-async function act<T>(death: Death | null, what: () => Promise<T>): Promise<T> {
-  const own = ++acts
+/** What was done so far: true for what changes something. */
+const acts: boolean[] = []
+async function act<T>(death: Death | null, changes: boolean, what: () => Promise<T>): Promise<T> {
+  const own = acts.push(changes)
   if (death?.at === own && death.when === 'before') process.kill(process.pid, 'SIGKILL')
   const result = await what()
   if (death?.at === own && death.when === 'after') process.kill(process.pid, 'SIGKILL')
@@ -75,10 +76,10 @@ class MortalResolvConf extends ResolvConf {
     this.#death = death
   }
   override take(servers: readonly string[], id: string): Promise<void> {
-    return act(this.#death, () => super.take(servers, id))
+    return act(this.#death, true, () => super.take(servers, id))
   }
   override restore(original: Parameters<ResolvConf['restore']>[0], id: string): Promise<boolean> {
-    return act(this.#death, () => super.restore(original, id))
+    return act(this.#death, true, () => super.restore(original, id))
   }
 }
 
@@ -88,7 +89,8 @@ class MortalResolvConf extends ResolvConf {
  */
 async function main(dir: string, resolvConf: string, steps: string, config = '{}', mortality = 'null'): Promise<void> {
   const death = JSON.parse(mortality) as Death | null
-  const run: RunProgram = (program, args, input) => act(death, () => runProgram(program, args, input))
+  const run: RunProgram = (program, args, input) =>
+    act(death, input !== undefined || args.includes('flush'), () => runProgram(program, args, input))
   const vpn = makeVpn(dir, resolvConf, JSON.parse(config) as Partial<VpnConfig>, {
     run,
     resolvConf: new MortalResolvConf(resolvConf, death),

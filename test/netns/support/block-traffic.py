@@ -100,6 +100,7 @@ while time.monotonic() < end:
         udp(family, (server, 9998), bound=(own, 0))
         tcp(family, (server, 81), bound=(own, 0))
         udp(family, (guard, 4460))
+        tcp(family, (guard, 4460))
         ping(family, guard)
         other(family, server, 132)
         other(family, server, 41 if family == V4 else 4)
@@ -113,5 +114,5 @@ while time.monotonic() < end:
     if turn % 20 == 0:
         as_nobody(lambda: [tcp(V4, ('12.0.0.1', 4460)), tcp(V6, ('2001:dba::1', 4460))])
     turn += 1
-    time.sleep(0.01)
+    time.sleep(0.02)
 print(f'sent {sent} refused {failed} turns {turn}', flush=True)
