@@ -161,13 +161,18 @@ export class StackMachine {
 /** The machine's side by the packet. */
 export class RawMachine {
   readonly received: Uint8Array[] = []
+  onPacket: (packet: Uint8Array) => void = () => {}
   readonly #port: MemoryPort
 
   constructor(port: MemoryPort) {
     this.#port = port
     port.attach({
       packets: (batch) => {
-        for (let i = 0; i < batch.count; i++) this.received.push(batch.packet(i).slice())
+        for (let i = 0; i < batch.count; i++) {
+          const packet = batch.packet(i).slice()
+          this.received.push(packet)
+          this.onPacket(packet)
+        }
       },
       drained: () => {},
       ended: () => {},
@@ -191,6 +196,8 @@ export class FakeExit {
   readonly leases: RawMachine[] = []
   readonly #ports: MemoryPort[] = []
   readonly #mtu: number
+  /** What is sent in answer to a packet that came. */
+  answer: (packet: SeenPacket) => readonly Uint8Array[] = () => []
   /** Why leases are refused now; null: they are given. */
   refuses: Error | null = null
   opened = 0
@@ -205,7 +212,12 @@ export class FakeExit {
     if (this.refuses !== null) throw this.refuses
     this.opened++
     const [inner, outer] = memoryPortPair({ carry: setImmediate, mtu: this.#mtu })
-    this.leases.push(new RawMachine(outer))
+    const there = new RawMachine(outer)
+    there.onPacket = (packet) => {
+      const answers = this.answer(seePacket(packet))
+      if (answers.length > 0) there.send(...answers)
+    }
+    this.leases.push(there)
     this.#ports.push(outer)
     return {
       address4: this.address4 === null ? null : parseIp(this.address4),

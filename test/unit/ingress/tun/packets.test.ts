@@ -242,7 +242,12 @@ describe('raw packets over a TUN', () => {
 
   test('with tcp, udp and other protocols as packets all of it goes by the lease, but questions', async () => {
     const asked: Uint8Array[] = []
-    const dns = { ask: async (message: Uint8Array) => (asked.push(message), message) }
+    const dns = {
+      ask: async (message: Uint8Array) => {
+        asked.push(message)
+        return message
+      },
+    }
     const { machine, exit, client } = world({ config: { tcp: 'packets', udp: 'packets', otherProtocols: 'packets' }, dns })
     const fields = { from: device.own4, to: '11.0.0.1' }
     machine.send(
