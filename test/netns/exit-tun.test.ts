@@ -76,7 +76,7 @@ describe.skipIf(reason !== null)(`raw packets through a TUN with NAT${reason ===
     const server = lab.keep(Program.start('iperf3', ['-s', '--forceflush'], { wrapper: lab.server.inside }))
     await server.waitFor(/listening/, 10_000)
     const iperf = async (...more: string[]) => {
-      const { stdout, log } = await one.place.run('iperf3', ['-c', addresses.server[family], '-t', '2', '-J', ...more])
+      const { stdout, log } = await one.place.run('iperf3', ['-c', addresses.server[family], '-t', '1', '-J', ...more])
       const { end } = JSON.parse(stdout) as {
         end?: Record<'sum_received' | 'sum', { bits_per_second: number; lost_percent?: number } | undefined>
       }
@@ -220,5 +220,15 @@ describe.skipIf(reason !== null)(`raw packets through a TUN with NAT${reason ===
     await one.remove()
     const next = await client()
     expect((await curl(next, 4, addresses.server[4])).stdout).toMatch(/^(200|404)/)
+  })
+
+  test('rules that another program flushed are made anew, and the connections go on', async () => {
+    const one = await client()
+    expect((await curl(one, 4, addresses.server[4])).stdout).toMatch(/^(200|404)/)
+    shellOk('nft flush ruleset')
+    await until('the rules are there again', 5000, () => shellOk('nft list tables').includes('shallot_exit'))
+    await until('curl reaches the server', 5000, async () => /^(200|404)/.test((await curl(one, 4, addresses.server[4])).stdout))
+    expect((await curl(one, 4, addresses.private[4])).stdout).toMatch(/^000/)
+    expect((await curl(await client(openUse()), 4, addresses.exit[4], 8888)).stdout).toMatch(/^000/)
   })
 })

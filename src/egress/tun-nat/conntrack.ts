@@ -1,7 +1,8 @@
 import fs from 'node:fs'
 import { endianness } from 'node:os'
-import { type IpAddress, type IpNetwork, ipFromBytes, messageOf, networkContains } from '../../base/index.ts'
+import { type IpAddress, type IpNetwork, ipFromBytes, networkContains } from '../../base/index.ts'
 import { tunNatError } from './errors.ts'
+import { loadNetlink, type NetlinkCalls } from './netlink-calls.ts'
 import { attribute, attributes, type ConntrackMessage, CT_DELETE, CT_GET, messagesIn, NLM, nlmsg } from './netlink-message.ts'
 
 /** The kernel's table of flows, as far as leases are concerned. */
@@ -13,11 +14,6 @@ export interface FlowTable {
   close(): void
 }
 
-const AF_NETLINK = 16
-const SOCK_RAW_CLOEXEC = 3 | 0o2000000
-const NETLINK_NETFILTER = 12
-const SOL_SOCKET = 1
-const SO_RCVTIMEO = 20
 const ANSWER_SECONDS = 10
 /** The kernel's answers come in pieces of at most 32 KiB (net/netlink/af_netlink.c). */
 const ANSWER_BYTES = 65_536
@@ -26,38 +22,28 @@ const DELETES_PER_WRITE = 128
 const EPERM = 1
 const ENOENT = 2
 
-interface Calls {
-  socket(domain: number, type: number, protocol: number): number
-  setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number
-  send(fd: number, bytes: Uint8Array): Promise<number>
-  receive(fd: number, into: Uint8Array): Promise<number>
-}
-
 /**
  * The kernel's connection tracking by netlink (nfnetlink_conntrack.h). Needs CAP_NET_ADMIN. Waiting for the kernel is left to libuv's threads:
  * its table may have a quarter of a million entries.
  */
 export class KernelFlowTable implements FlowTable {
-  readonly #calls: Calls
+  readonly #calls: NetlinkCalls
   readonly #fd: number
   readonly #answer = new Uint8Array(ANSWER_BYTES)
   #sequence = 0
   #last: Promise<unknown> = Promise.resolve()
   #closed = false
 
-  private constructor(calls: Calls, fd: number) {
+  private constructor(calls: NetlinkCalls, fd: number) {
     this.#calls = calls
     this.#fd = fd
   }
 
   /** @throws ShallotError 'exit-tun-unavailable' */
   static async open(): Promise<KernelFlowTable> {
-    const calls = await loadCalls()
-    const fd = calls.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_NETFILTER)
+    const calls = await loadNetlink()
+    const fd = calls.open({ waitSeconds: ANSWER_SECONDS })
     if (fd < 0) throw unavailable('no netlink socket')
-    const wait = new Uint8Array(16)
-    new DataView(wait.buffer).setBigInt64(0, BigInt(ANSWER_SECONDS), endianness() === 'LE')
-    calls.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, wait, wait.length)
     return new KernelFlowTable(calls, fd)
   }
 
@@ -152,27 +138,6 @@ function sourceFilter({ bytes }: IpAddress): readonly Uint8Array[] {
   const flags = new Uint8Array(4)
   new DataView(flags.buffer).setUint32(0, 1, endianness() === 'LE')
   return [nested(1, nested(1, attribute(1, bytes))), nested(25, attribute(1, flags))]
-}
-
-async function loadCalls(): Promise<Calls> {
-  try {
-    const koffi = (await import('koffi')).default
-    const libc = koffi.load(null)
-    const send = libc.func('long send(int, uint8_t *, size_t, int)')
-    const receive = libc.func('long recv(int, _Out_ uint8_t *, size_t, int)')
-    const inThread = (call: typeof send, ...args: unknown[]) =>
-      new Promise<number>((resolve, reject) => {
-        call.async(...args, (error: unknown, result: number) => (error ? reject(error) : resolve(result)))
-      })
-    return {
-      socket: libc.func('int socket(int, int, int)'),
-      setsockopt: libc.func('int setsockopt(int, int, int, uint8_t *, unsigned int)'),
-      send: (fd, bytes) => inThread(send, fd, bytes, bytes.length, 0),
-      receive: (fd, into) => inThread(receive, fd, into, into.length, 0),
-    }
-  } catch (error) {
-    throw tunNatError('exit-tun-unavailable', `the library koffi can't be loaded (${messageOf(error)})`, 'never', error)
-  }
 }
 
 function unavailable(what: string) {

@@ -18,6 +18,7 @@ import { openTun, type TunOptions } from '../../tun/index.ts'
 import type { ExitConfig } from '../config.ts'
 import type { PacketBackend, PacketCounts, PacketUse } from '../packet-backend.ts'
 import { LeaseAddresses } from '../packets/lease-addresses.ts'
+import { tableName } from './config.ts'
 import { type FlowTable, KernelFlowTable } from './conntrack.ts'
 import { Demultiplexer } from './demultiplexer.ts'
 import { tunNatError } from './errors.ts'
@@ -26,6 +27,7 @@ import { type DropReason, LeaseFilter } from './lease-filter.ts'
 import { type LeaseHub, LeasePort } from './lease-port.ts'
 import { applyRuleset } from './nft.ts'
 import { type RulesetFacts, removalText, rulesetText } from './ruleset.ts'
+import { watchTable } from './table-watch.ts'
 
 /** What the backend needs of the machine; others for tests. */
 export interface TunNatSystem {
@@ -34,6 +36,8 @@ export interface TunNatSystem {
   /** One transaction. @throws ShallotError */
   applyRuleset(text: string): Promise<void>
   openFlowTable(): Promise<FlowTable>
+  /** Tells when another program has taken a table of this name away; gives what ends it. @throws ShallotError */
+  watchTable(name: string, gone: () => void): Promise<() => void>
   readonly sysctls: Sysctls
   /** `ADDRESS/BITS` of this machine's interfaces but for the device of this name. */
   interfaceNetworks(except: string): readonly string[]
@@ -45,6 +49,7 @@ export const linuxTunNatSystem: TunNatSystem = {
   openTun,
   applyRuleset,
   openFlowTable: () => KernelFlowTable.open(),
+  watchTable,
   sysctls: systemSysctls,
   interfaceNetworks: (except) =>
     Object.entries(networkInterfaces())
@@ -103,6 +108,9 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
   #sweeper: NodeJS.Timeout | undefined
   #started = false
   #hasRules = false
+  /** While another program has taken the rules away, nothing is written. */
+  #isOpen = true
+  #endWatch: (() => void) | null = null
 
   constructor(options: TunNatOptions) {
     this.#m = options
@@ -139,6 +147,7 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
       // First, as a lock: its name is in use when another exit has these rules. Nothing is written to it before there is a lease.
       await this.#openDevice()
       await this.#applyRules()
+      this.#endWatch = await system.watchTable(tableName(config.tun.name), () => void this.#restoreRules())
       this.#flows = await system.openFlowTable()
       // Those of a process before this one.
       await this.#flows.forget(this.#networks)
@@ -203,7 +212,7 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
 
   write(batch: PacketBatch, from: number): void {
     const count = batch.count - from
-    const taken = this.#tun?.send(batch, from) ?? 0
+    const taken = this.#isOpen ? (this.#tun?.send(batch, from) ?? 0) : 0
     for (let i = taken; i < count; i++) this.dropped('limit')
     this.#moved.packetsIn += taken
     for (let i = from; i < from + taken; i++) this.#moved.bytesIn += batch.end(i) - batch.start(i)
@@ -253,6 +262,23 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
       this.#m.logger.warn(
         "this kernel has no connection time-outs per rule: the system's hold for the exit (net.netfilter.nf_conntrack_*_timeout*)",
       )
+    }
+  }
+
+  /** Somebody flushed the host's rules. */
+  async #restoreRules(): Promise<void> {
+    if (!this.#started || !this.#isOpen) return
+    this.#isOpen = false
+    try {
+      await this.#applyRules()
+      this.#isOpen = true
+      this.#m.logger.warn("another program had removed the exit's nftables rules; they were made anew")
+    } catch (error) {
+      this.#m.logger.error("another program removed the exit's nftables rules, and they can't be made anew: raw packets are not served", {
+        error: messageOf(error),
+      })
+      this.#started = false
+      for (const lease of [...this.#leases]) lease.end(error instanceof ShallotError ? error : null)
     }
   }
 
@@ -339,6 +365,8 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
 
   /** The device last: while it is ours, so are the rules. */
   async #tearDown(): Promise<void> {
+    this.#endWatch?.()
+    this.#endWatch = null
     const flows = this.#flows
     this.#flows = null
     try {
