@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { missingPackages } from './lab/index.ts'
 import { reasonAgainstVpnLab, VpnLab } from './support/vpn-lab.ts'
-import { everyday, type ProgramWorld, pings, traces } from './support/vpn-programs.ts'
+import { everyday, type ProgramWorld, pings, traces, udpTraces } from './support/vpn-programs.ts'
 
 const reason = await reasonAgainstVpnLab()
 
@@ -22,7 +22,7 @@ describe.skipIf(reason !== null)(`without a VPN${reason === null ? '' : ` (${rea
   })
   afterAll(() => lab?.remove())
 
-  for (const { name, needs, run } of [...everyday, ...pings, ...traces]) {
+  for (const { name, needs, run } of [...everyday, ...pings, ...traces, ...udpTraces]) {
     const missing = missingPackages(needs)
     test.skipIf(missing.length > 0)(`${name}${missing.length > 0 ? ` (needs ${missing.join(', ')})` : ''}`, () => run(world))
   }

@@ -3,7 +3,7 @@ import { missingPackages } from './lab/index.ts'
 import type { UplinkCapture } from './support/vpn-capture.ts'
 import { AllowWatch, VpnClient } from './support/vpn-client.ts'
 import { packetExits, reasonAgainstVpn, reasonAgainstVpnLab, VpnLab } from './support/vpn-lab.ts'
-import { everyday, type ProgramCheck, type ProgramWorld, pings, quickOnes, traces } from './support/vpn-programs.ts'
+import { everyday, type ProgramCheck, type ProgramWorld, pings, quickOnes, traces, udpTraces } from './support/vpn-programs.ts'
 import { UplinkCheck } from './support/vpn-uplink-check.ts'
 
 const reason = (await reasonAgainstVpnLab()) ?? reasonAgainstVpn
@@ -64,7 +64,7 @@ describe.skipIf(reason !== null)(`programs through the VPN${reason === null ? ''
           how === 'packets'
             ? [...quickOnes, ...pings]
             : exit === 'tun'
-              ? [...everyday, ...pings, ...traces]
+              ? [...everyday, ...pings, ...traces, ...udpTraces]
               : [...quickOnes, ...pings, ...traces]
         for (const one of all) program(one)
         test('none of it has left the machine but through the mesh', async () => {
