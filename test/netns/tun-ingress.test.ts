@@ -230,7 +230,7 @@ describe.skipIf(reason !== null)(`the machine's own programs over a TUN${reason 
     const before = ingress.counts.tcpOpened
     const one = `url = "${url(4, '/small')}"\noutput = "/dev/null"\nheader = "Connection: close"\n`
     const { code, log } = await run('curl', ['-sS', '--parallel', '--parallel-max', '20', '--config', '-'], {
-      input: config,
+      input: one.repeat(1000),
       timeoutMs: 60_000,
     })
     expect(code, log).toBe(0)
