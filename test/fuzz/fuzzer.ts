@@ -1,6 +1,5 @@
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { MalformedError, type Random, SeededRandom } from '../../src/base/index.ts'
+import { megabytesInUse } from '../support/memory-in-use.ts'
 
 /** Something that reads bytes from the outside. */
 export interface FuzzTarget {
@@ -78,20 +77,6 @@ class MemoryWatch {
     const growth = now - this.#first
     if (growth > this.#mostGrowth) throw new Error(`${growth.toFixed(1)} MB more in use than after the first tenth`)
   }
-}
-
-let collect: (() => void) | null = null
-
-function megabytesInUse(): number {
-  if (collect === null) {
-    setFlagsFromString('--expose-gc')
-    collect = runInNewContext('gc') as () => void
-  }
-  // The second finds the buffers of what the first has found.
-  collect()
-  collect()
-  const { heapUsed, arrayBuffers } = process.memoryUsage()
-  return (heapUsed + arrayBuffers) / 1e6
 }
 
 function makeInput(seeds: readonly Uint8Array[], random: Random): Uint8Array {

@@ -1,9 +1,8 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import type { Faults } from '../../../src/packet/index.ts'
 import { openTun } from '../../../src/tun/index.ts'
+import { megabytesInUse } from '../../support/memory-in-use.ts'
 import type { Digests } from './flow.ts'
 import type { FromKernelEnd, ToKernelEnd } from './kernel-end.ts'
 import { addresses, StackEnd } from './stack-end.ts'
@@ -124,7 +123,7 @@ export class Soak {
       seconds,
       lost: this.#end.lost - lost,
       retransmissions: this.#end.retransmissions - retransmissions,
-      heapMegabytes: heapMegabytes(),
+      heapMegabytes: megabytesInUse(),
     }
   }
 
@@ -176,18 +175,4 @@ export class Soak {
     this.#faults.push(text)
     this.#wake()
   }
-}
-
-let collect: (() => void) | null = null
-
-/** What is in use after a collection: the heap and the memory of buffers. */
-function heapMegabytes(): number {
-  if (collect === null) {
-    setFlagsFromString('--expose-gc')
-    collect = runInNewContext('gc') as () => void
-  }
-  collect()
-  collect()
-  const { heapUsed, arrayBuffers } = process.memoryUsage()
-  return (heapUsed + arrayBuffers) / 1e6
 }

@@ -163,6 +163,9 @@ describe('opening (RFC 9293 §3.5)', () => {
     peer.connection!.end()
     peer.expect({ flags: 'S' })
     peer.say({ flags: 'SA', seq: 0 }).expect({ flags: 'FPA', text: 'hello' })
+    expect(peer.connection!.state).toBe('fin-wait-1')
+    peer.say({ flags: 'FA', ack: 7 }).expect({ flags: 'A', seq: 7, ack: 2 })
+    expect(peer.told()).toEqual(['connected', 'remote-end', 'closed done'])
   })
 
   it('takes initial numbers from the clock and a keyed hash of the tuple (RFC 6528)', () => {

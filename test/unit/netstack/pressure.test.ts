@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import type { TcpConnection } from '../../../src/netstack/index.ts'
+import { megabytesInUse } from '../../support/memory-in-use.ts'
 import { ScriptedPeer } from '../../support/scripted-peer.ts'
+import { endpoint, VirtualNet } from '../../support/virtual-net.ts'
 
 /** Peers of one stack, each on a port of its own, established. */
 function peersOf(
@@ -90,6 +92,28 @@ describe('when the memory of all buffers has run out', () => {
 })
 
 describe('an idle connection', () => {
+  it('costs about 4 KB: 5,000 of them 20 MB', () => {
+    const net = new VirtualNet(1, { delayMs: 1 })
+    net.b.listen({ address: null, port: 80 })
+    const connections: TcpConnection[] = []
+    net.onEvent = (side, event) => {
+      if (event.type === 'incoming') event.connection.accept()
+      else if (event.type === 'connected' && side === 'a') event.connection.write(new Uint8Array(5000))
+      else if (event.type === 'readable') event.connection.consume(event.connection.readable)
+    }
+    const open = (count: number): void => {
+      for (let i = 0; i < count; i++) connections.push(net.a.dial(endpoint('10.0.0.2', 80), net.now))
+      net.wait(1000)
+    }
+    open(200)
+    const before = megabytesInUse()
+    // The SYN queue holds no more at once.
+    for (let i = 0; i < 5; i++) open(500)
+    expect(connections.every(({ state }) => state === 'established')).toBe(true)
+    // Both ends are here: 5,000 connections.
+    expect(megabytesInUse() - before).toBeLessThan(30)
+  }, 30_000)
+
   it('holds no buffer, neither before its first byte nor after its last', () => {
     const peer = new ScriptedPeer()
     peer.establish()
