@@ -8,8 +8,8 @@ export interface StackLimits {
   readonly timeWaits: number
   readonly listeners: number
   /**
-   * Memory of all connections' buffers together, in bytes. What does not fit is not taken, and not acknowledged. When it runs out, data behind
-   * gaps are thrown away, then connections whose peers have taken nothing for `stalledMs` give way, the longest stalled first.
+   * Memory of all connections' buffers together, in bytes. What does not fit is not taken, and not acknowledged. When it runs out, the
+   * little that lies behind large gaps is thrown away, then connections whose peers have taken nothing for `stalledMs` give way, the longest stalled first.
    */
   readonly bufferBytes: number
   /** How long a peer may keep its window shut (or not answer) before its connection may give way to others, when memory has run out. */

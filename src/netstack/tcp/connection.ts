@@ -754,7 +754,7 @@ export class TcpConnection extends Flow {
     return this.#state === 'closed' ? NEVER : this.#sender.stalledAt
   }
 
-  /** Memory is short: what came behind a gap is thrown away, the peer will send it again (RFC 2018 §8). Returns the bytes that were freed. */
+  /** Memory is short: the little that came behind a large gap is thrown away, the peer will send it again (RFC 2018 §8). Returns the bytes that were freed. */
   prune(): number {
     return this.#receiver.prune()
   }

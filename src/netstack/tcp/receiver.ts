@@ -11,6 +11,9 @@ const FIRST_WINDOW = 0xffff
  */
 const WINDOW_PER_RECEIVED = 4
 
+/** Less than one byte in so many of the memory it holds. */
+const SPARSE = 8
+
 /**
  * The receiving half of a connection: data in order and behind gaps, the window, the FIN.
  *
@@ -186,9 +189,9 @@ export class Receiver {
     this.#ring.release()
   }
 
-  /** Throws away what lies behind gaps; returns the bytes of memory that this frees. */
+  /** Throws away what lies behind gaps, if it is little in much memory: such gaps are made on purpose. Returns the bytes that this frees. */
   prune(): number {
-    if (this.ranges.isEmpty) return 0
+    if (this.ranges.isEmpty || this.ranges.bytes * SPARSE >= this.#ring.capacity) return 0
     this.ranges.clear()
     if (this.readable > 0) return 0
     const { capacity } = this.#ring

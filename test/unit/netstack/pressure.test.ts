@@ -43,6 +43,20 @@ describe('when the memory of all buffers has run out', () => {
     expect(connections[0]!.readable).toBe(64_999)
   })
 
+  it('what an honest peer sent behind the one segment that it lost is kept', () => {
+    const peer = new ScriptedPeer({ limits: { bufferBytes: 128 << 10 } })
+    const { ports, connections } = peersOf(peer, 3)
+    for (let seq = 1381; seq < 13_801; seq += 1380) peer.packet(ports[0]!.segment({ flags: 'A', seq, data: 1380 }))
+    peer.packet(ports[1]!.segment({ flags: 'A', seq: 65_000, data: 1 }))
+    for (let i = 0; i < 3; i++) {
+      peer.wait(1000)
+      peer.packet(ports[2]!.segment({ flags: 'A', data: 60_000 }))
+    }
+    expect(connections[2]!.readable).toBe(60_000)
+    peer.packet(ports[0]!.segment({ flags: 'A', data: 1380 }))
+    expect(connections[0]!.readable).toBe(13_800)
+  })
+
   it('who keeps a window shut for ever gives way, the longest first, and no other (RFC 6429)', () => {
     const peer = new ScriptedPeer({ limits: { bufferBytes: 1 << 20, stalledMs: 60_000 } })
     const { ports, connections } = peersOf(peer, 10)

@@ -59,6 +59,26 @@ describe('receiving', () => {
     expect(peer.readText()).toBe('ijKLmnOPq')
   })
 
+  it('takes nothing from behind a FIN, and the first FIN as the end', () => {
+    const peer = new ScriptedPeer()
+    peer.establish()
+    peer.say({ flags: 'FA', seq: 4 }).say({ flags: 'FA', seq: 10 }).say({ flags: 'A', seq: 6, data: 'x' })
+    peer.say({ flags: 'A', data: 'abcdefgh' })
+    expect(peer.readText()).toBe('abc')
+    expect(peer.told()).toEqual(['incoming', 'connected', 'readable', 'remote-end'])
+    expect(peer.all().at(-1)).toMatchObject({ ack: 5 })
+    expect(peer.connection!.remoteEnded).toBe(true)
+  })
+
+  it('keeps 64 ranges apart, and leaves out what would make one more', () => {
+    const peer = new ScriptedPeer()
+    peer.establish()
+    for (let k = 1; k <= 65; k++) peer.say({ flags: 'A', seq: 2 * k + 1, data: 1 })
+    peer.say({ flags: 'A', data: 2 })
+    for (let seq = 4; seq <= 130; seq += 2) peer.say({ flags: 'A', seq, data: 1 })
+    expect(peer.wait(40).all().at(-1)!.ack).toBe(131)
+  })
+
   it('takes urgent data as data (RFC 6093 §6)', () => {
     const peer = new ScriptedPeer()
     peer.establish()
