@@ -10,10 +10,11 @@ import { chainNetwork, meshNetwork, positions } from './network.ts'
 import { type Origin, startOrigin } from './origin.ts'
 import { limitTable, type Row, table } from './report.ts'
 import { compareWithTor, type Limit, limit, type MeshFigures, runTor, type TorFigures, torVariants } from './tor.ts'
+import { type DeviceResult, deviceLimits, deviceSections, deviceTables, measureDevices } from './tun/section.ts'
 
 const help = `npm run bench -- [options]     measures a mesh of separate processes on this machine
 
-  --sections LIST   of micro,${networkSections.join(',')},delay (default: all)
+  --sections LIST   of micro,${networkSections.join(',')},delay,${deviceSections.join(',')} (default: all; the last ${deviceSections.length} need root)
   --runs N          medians of so many runs (5)
   --seconds S       about how long one transfer or load takes (2)
   --builds N        circuits built one after another (100)
@@ -31,7 +32,7 @@ const help = `npm run bench -- [options]     measures a mesh of separate process
 
 const { values } = parseArgs({
   options: {
-    sections: { type: 'string', default: ['micro', ...networkSections, 'delay'].join(',') },
+    sections: { type: 'string', default: ['micro', ...networkSections, 'delay', ...deviceSections].join(',') },
     runs: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '2' },
     builds: { type: 'string', default: '100' },
@@ -62,6 +63,7 @@ interface Report {
   readonly micro: readonly MicroResult[] | null
   readonly result: NetworkResult | null
   readonly delayed: DelayedResult | null
+  readonly devices: DeviceResult | null
   readonly tor: readonly TorFigures[]
   /** One for each run of Tor: the mesh as it was measured just before it. */
   readonly beside: readonly MeshFigures[]
@@ -72,7 +74,7 @@ const say = (text: string): void => {
   process.stderr.write(`${new Date().toISOString().slice(11, 19)} ${text}\n`)
 }
 const sections = values.sections.split(',').filter((section) => section !== '')
-const known: readonly string[] = ['micro', 'delay', ...networkSections]
+const known: readonly string[] = ['micro', 'delay', ...networkSections, ...deviceSections]
 const unknown = sections.filter((section) => !known.includes(section))
 
 if (values.help || unknown.length > 0) {
@@ -104,13 +106,15 @@ async function measureHere(): Promise<Report> {
     const delayed = sections.includes('delay')
       ? await measureDelayed(origin, { delayMs: Number(values.delay), heldBytes: Number(values.held) * 2 ** 20, runs: options.runs }, say)
       : null
+    const devices = await measureDevices(sections, { runs: options.runs, seconds: options.seconds }, say)
     const limits: Limit[] = []
     if (result?.network === 'mesh' && result.memory) {
       limits.push(limit('idle relay, MB', result.memory.idleRelayMb, { atMost: 130 }))
       limits.push(limit('1000 circuits add, MB', (result.memory.addedMb.middle * 1000) / result.memory.circuits, { atMost: 60 }))
     }
     if (delayed) limits.push(limit('delayed download / plain TLS chain', delayed.mesh.down / delayed.chain.down, { atLeast: 0.8 }))
-    return { ...about(), micro, result, delayed, tor: [], beside: [], limits }
+    if (devices) limits.push(...deviceLimits(devices))
+    return { ...about(), micro, result, delayed, devices, tor: [], beside: [], limits }
   } finally {
     await origin.stop()
   }
@@ -141,7 +145,7 @@ async function measureBesideTor(folder: string): Promise<Report> {
       tor.push(figures)
     }
   }
-  return { ...about(), micro: null, result: null, delayed: null, tor, beside, limits: compareWithTor(beside, tor) }
+  return { ...about(), micro: null, result: null, delayed: null, devices: null, tor, beside, limits: compareWithTor(beside, tor) }
 }
 
 async function meshInNamespace(folder: string): Promise<MeshFigures> {
@@ -213,6 +217,7 @@ function print(report: Report): void {
     const head: Row = ['', 'down MB/s', 'with set-up', 'up MB/s', 'first byte ms']
     console.log(table(title, head, [row('mesh', mesh), row('plain TLS chain', chain)]))
   }
+  if (report.devices) for (const text of deviceTables(report.devices)) console.log(text)
   if (report.tor.length > 0) {
     const rows = report.tor.map((figures, i): Row => {
       const mesh = report.beside[i]!
