@@ -242,6 +242,20 @@ describe('loss', () => {
     peer.silence()
   })
 
+  it('takes a tail that the probe repaired for a loss, and one that came twice for none (RFC 8985 §7.4)', () => {
+    for (const twice of [false, true]) {
+      const peer = warm()
+      peer.act(write(3 * MSS)).all()
+      const before = peer.connection!.info.congestionWindow
+      peer.wait(41).expect({ seq: 2 + 2 * MSS, length: MSS })
+      const end = 2 + 3 * MSS
+      peer.wait(20).say({ flags: 'A', ack: end, ...(twice ? { sack: [end - MSS, end] } : {}) })
+      const { congestionWindow } = peer.connection!.info
+      if (twice) expect(congestionWindow).toBeGreaterThanOrEqual(before)
+      else expect(congestionWindow).toBeCloseTo(0.7 * before, -3)
+    }
+  })
+
   it('uses three duplicate ACKs and partial ACKs for a peer without SACK (RFC 5681, 6582)', () => {
     const peer = warm({}, { sackPermitted: false })
     const edge = (n: number) => 2 + n * MSS
