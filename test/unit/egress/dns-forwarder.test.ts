@@ -54,9 +54,9 @@ function forwarder(config: { dns?: object; [key: string]: unknown } = {}, module
   const one = createDnsForwarder({
     config: exitConfig.parse({
       resolvers: [server.address],
-      resolveTimeoutMs: 2000,
+      resolveTimeoutMs: 5000,
       ...config,
-      dns: { attemptTimeoutMs: 150, ...config.dns },
+      dns: { attemptTimeoutMs: 2500, ...config.dns },
     }),
     resolver: noResolver,
     allowAddress: (ip) => !formatIp(ip).startsWith('10.') && !formatIp(ip).startsWith('127.') && formatIp(ip) !== '::1',
@@ -169,7 +169,7 @@ describe('a question', () => {
     const answer = await asker(forwarder()).ask('long.example', DnsType.TXT)
     expect(data(answer)).toEqual([Buffer.from(txtData(text)).toString('hex')])
     expect(server.asked.map(({ via }) => via)).toEqual(['udp', 'tcp'])
-    expect(server.open).toBe(0)
+    await until('the connection is over', 2000, () => server.open === 0)
   })
 
   it('is asked without EDNS where the server does not know it', async () => {
@@ -229,10 +229,12 @@ describe('what is no answer', () => {
 })
 
 describe('servers that fail', () => {
+  const quick = { attemptTimeoutMs: 150 }
+
   it('are passed over for the next, which stays the first', async () => {
     const good = await serve((asked) => [dnsAnswer(asked, [four(2)])])
     server.script = () => []
-    const one = forwarder({ resolvers: [server.address, good.address] })
+    const one = forwarder({ resolvers: [server.address, good.address], dns: quick })
     const client = asker(one)
     expect(data(await client.ask('a.example'))).toEqual(['c0000202'])
     expect(data(await client.ask('b.example'))).toEqual(['c0000202'])
@@ -245,7 +247,7 @@ describe('servers that fail', () => {
       await new Promise((resolve) => setTimeout(resolve, 300))
       return [dnsAnswer(asked, [four(3)])]
     }
-    expect(data(await asker(forwarder({ resolvers: [server.address, silent.address] })).ask('a.example'))).toEqual(['c0000203'])
+    expect(data(await asker(forwarder({ resolvers: [server.address, silent.address], dns: quick })).ask('a.example'))).toEqual(['c0000203'])
     expect(silent.asked).toHaveLength(1)
   })
 
@@ -267,7 +269,7 @@ describe('servers that fail', () => {
   it('by silence, all of them: SERVFAIL within the time that is set', async () => {
     server.script = () => []
     const started = performance.now()
-    expect(await asker(forwarder({ resolveTimeoutMs: 400 })).ask('a.example')).toMatchObject({ rcode: Rcode.servFail })
+    expect(await asker(forwarder({ resolveTimeoutMs: 400, dns: quick })).ask('a.example')).toMatchObject({ rcode: Rcode.servFail })
     expect(performance.now() - started).toBeLessThan(1500)
     expect(server.asked).toHaveLength(2)
   })
@@ -490,9 +492,8 @@ describe('limits', () => {
     await reading.ask('big.example', DnsType.TXT)
     for (let i = 0; i < 100; i++)
       lazy.write(frameMessage(encodeQuestion({ id: i, question: { wire: encodeName('big.example'), type: 16, class: 1 }, edns: null })))
-    await new Promise((resolve) => setTimeout(resolve, 100))
+    await until('it is reset', 5000, () => lazy.destroyed)
     expect(lazy.readableLength).toBeLessThan(2_200_000)
-    expect(lazy.destroyed).toBe(true)
     expect((await reading.ask('big.example', DnsType.TXT)).counts[0]).toBe(1)
   })
 
