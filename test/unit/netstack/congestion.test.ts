@@ -139,6 +139,16 @@ describe('the round trip (RFC 6298)', () => {
     expect(once.connection!.info.smoothedRttMs).toBe(30)
   })
 
+  it('does not believe an echo that would mean days', () => {
+    const peer = new ScriptedPeer()
+    peer.establish({ mss: 1380, timestamp: 5 }, 20)
+    peer.act((connection) => connection.write(new Uint8Array(10)))
+    const first = peer.expect({ length: 10 })
+    peer.wait(1000).all()
+    peer.say({ flags: 'A', ack: 11, timestamp: 6, timestampEcho: (first.timestamp! - 1_000_000_000) | 0 })
+    expect(peer.connection!.info).toMatchObject({ smoothedRttMs: 20, rtoMs: 220 })
+  })
+
   it('measures no round trip by a segment that was sent twice, unless a timestamp says which (§3, RFC 7323 §4)', () => {
     for (const timestamp of [undefined, 5]) {
       const peer = new ScriptedPeer()

@@ -41,6 +41,16 @@ describe('sending', () => {
     expect(peer.all()).toHaveLength(10)
   })
 
+  it('learns nothing of the path while the application says little: the window does not grow unused', () => {
+    const peer = warm()
+    const before = peer.connection!.info.congestionWindow
+    for (let i = 0; i < 50; i++) {
+      peer.act(write(100)).expect({ length: 100 })
+      peer.wait(20).say({ flags: 'A', ack: 2 + 100 * (i + 1) })
+    }
+    expect(peer.connection!.info.congestionWindow).toBe(before)
+  })
+
   it("cuts by the peer's MSS less the options of every segment", () => {
     const peer = new ScriptedPeer()
     peer.establish({ mss: 1000, timestamp: 5 })
@@ -82,6 +92,24 @@ describe('sending', () => {
     peer.say({ flags: 'A', ack: 2, window: 3 }).silence()
     peer.say({ flags: 'A', ack: 2, window: 1000 })
     expect(peer.all().map(({ length }) => length)).toEqual([MSS, MSS, MSS, 5000 - 3 * MSS])
+  })
+
+  it('asks a shut window less and less often: at first after a time-out, then each minute', () => {
+    const peer = warm()
+    peer.say({ flags: 'A', ack: 2, window: 0 })
+    peer.act(write(5000))
+    const times: number[] = []
+    for (const end = peer.now + 600_000; peer.now < end; ) {
+      peer.wait(10)
+      for (const { at } of peer.all()) {
+        times.push(at)
+        peer.say({ flags: 'A', ack: 2, window: 0 })
+      }
+    }
+    const gaps = times.slice(1).map((at, i) => at - times[i]!)
+    for (const [i, gap] of gaps.entries()) if (i > 0) expect(gap).toBeGreaterThanOrEqual(Math.min(60_000, 1.9 * gaps[i - 1]!) - 20)
+    expect(gaps.at(-1)).toBeGreaterThan(59_000)
+    expect(times.length).toBeLessThan(22)
   })
 
   it('sends into a window that stays silly once the time for better has passed', () => {
@@ -233,6 +261,18 @@ describe('loss', () => {
       .say({ flags: 'A', ack: edge(9) })
       .silence()
     expect(peer.connection!.info.retransmissions).toBe(0)
+  })
+
+  it('waits longer for what is late with each report of something that came twice (RFC 8985 §6.2)', () => {
+    const peer = warm()
+    const edge = (n: number) => 2 + n * MSS
+    peer.act(write(4 * MSS)).all()
+    // The first one came twice, says the peer: half of the round trip of 20 ms is waited now, not a quarter.
+    peer.wait(20).say({ flags: 'A', ack: edge(4), sack: [2, edge(1)] })
+    peer.act(write(6 * MSS)).all()
+    peer.wait(20).say({ flags: 'A', ack: edge(4), sack: [edge(5), edge(10)] })
+    peer.wait(9).silence()
+    peer.wait(2).expect({ seq: edge(4), length: MSS })
   })
 
   it('repeats the tail after two round trips, well before the timer (tail loss probe)', () => {
