@@ -43,6 +43,12 @@ describe('what a running node loads', () => {
     expect(found).toEqual([])
   })
 
+  test('holds, for an exit, no netstack before a client asks for raw packets', () => {
+    const exit = loadedWith('src/egress/index.ts')
+    expect(exit).toContain('src/egress/packets/netstack-backend.ts')
+    expect(exit.filter((file) => /^src\/netstack\/|^src\/egress\/packets\/(netstack-lease|ping)/.test(file))).toEqual([])
+  })
+
   test('takes node:http by process.getBuiltinModule, which leaves its lazy parts alone', () => {
     expect(
       importers(

@@ -41,8 +41,9 @@ export const leaseStackLimits: Partial<StackLimits> = {
   fragmentsPerPacket: 64,
   queuedEvents: 512,
   queuedEventBytes: 1 << 20,
-  outboxPackets: 256,
-  outboxBytes: 384 << 10,
+  // Taken when the stack is made, so kept small; a full one is emptied at once.
+  outboxPackets: 64,
+  outboxBytes: 96 << 10,
   icmpErrorsPerSecond: netstackLimits.icmpErrorsPerSecond,
   resetsPerSecond: 200,
   // There is one destination: the client.

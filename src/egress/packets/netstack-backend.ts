@@ -1,6 +1,8 @@
 import type { Logger } from '../../base/index.ts'
 import { type CryptoSuite, systemRandom } from '../../crypto/index.ts'
 import { ReadBuffers } from '../../drive/index.ts'
+import { MOST_PACKET_BYTES } from '../../onion/index.ts'
+import type { PacketBatch } from '../../packet/index.ts'
 import { type ExitPacketLease, ExitRefusal } from '../../relaying/index.ts'
 import type { ExitConfig } from '../config.ts'
 import type { PacketBackend, PacketCounts, PacketUse } from '../packet-backend.ts'
@@ -34,6 +36,7 @@ export interface NetstackBackendModules {
 /** What is loaded with the first lease. */
 interface Parts {
   readonly Lease: typeof NetstackLease
+  readonly batch: PacketBatch
   readonly pings: Pings
 }
 
@@ -79,7 +82,7 @@ export class NetstackBackend implements PacketBackend {
   async open(use: PacketUse, mtu: number, signal: AbortSignal): Promise<ExitPacketLease> {
     signal.throwIfAborted()
     this.#parts ??= this.#load()
-    const { Lease, pings } = await this.#parts
+    const { Lease, pings, batch } = await this.#parts
     signal.throwIfAborted()
     if (this.#stopped) throw new ExitRefusal('internal', 'the packet backend has stopped')
     const address = this.#addresses.take()
@@ -89,10 +92,11 @@ export class NetstackBackend implements PacketBackend {
       address,
       gateway: (family) => this.#addresses.gateway(family),
       isLease: (ip) => this.#addresses.contains(ip),
-      mtu,
+      mtu: Math.min(mtu, MOST_PACKET_BYTES),
       use,
       pings,
       buffers: this.#buffers,
+      batch,
       udpIdleTimeoutMs: config.udpIdleTimeoutMs,
       random: systemRandom(suite),
       hash: (bytes) => {
@@ -119,10 +123,11 @@ export class NetstackBackend implements PacketBackend {
   }
 
   async #load(): Promise<Parts> {
-    const [{ NetstackLease }, { Pings }, { loadPingSockets }] = await Promise.all([
+    const [{ NetstackLease }, { Pings }, { loadPingSockets }, { PacketBatch }] = await Promise.all([
       import('./netstack-lease.ts'),
       import('./pings.ts'),
       import('./ping-system.ts'),
+      import('../../packet/index.ts'),
     ])
     const { config, suite, now, logger } = this.#m
     this.#pings = new Pings({
@@ -133,7 +138,8 @@ export class NetstackBackend implements PacketBackend {
       now,
       logger,
     })
-    return { Lease: NetstackLease, pings: this.#pings }
+    const batch = new PacketBatch(netstackLimits.batchPackets, netstackLimits.batchPackets * (MOST_PACKET_BYTES + 3))
+    return { Lease: NetstackLease, batch, pings: this.#pings }
   }
 
   /** Beyond the bound whoever holds most loses its connections: one client can't take the memory of all. */

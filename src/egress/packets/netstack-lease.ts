@@ -6,7 +6,7 @@ import {
   IcmpHeader,
   IpHeader,
   newPortStats,
-  PacketBatch,
+  type PacketBatch,
   type PacketPort,
   type PacketPortHandlers,
   Protocol,
@@ -39,6 +39,8 @@ export interface NetstackLeaseModules {
   readonly use: PacketUse
   readonly pings: Pings
   readonly buffers: ReadBuffers
+  /** What is delivered, of one lease at a time: shared by all. */
+  readonly batch: PacketBatch
   readonly udpIdleTimeoutMs: number
   readonly random: Random
   /** Keyed; 32 bits. */
@@ -73,7 +75,6 @@ export class NetstackLease implements PacketPort {
   readonly #ip = new IpHeader()
   readonly #icmp = new IcmpHeader()
   readonly #own: OwnPackets
-  readonly #batch: PacketBatch
   readonly #udp: UdpPorts
   readonly #deadline: Deadline
   readonly #errors: TokenBucket
@@ -83,6 +84,7 @@ export class NetstackLease implements PacketPort {
   #memory = 0
   #handlers: PacketPortHandlers | null = null
   #scheduled = false
+  #isRunning = false
   #paused = false
   #ended = false
 
@@ -92,7 +94,6 @@ export class NetstackLease implements PacketPort {
     this.mtu = mtu
     this.lastActive = now()
     this.#own = new OwnPackets(netstackLimits.ownPackets, mtu)
-    this.#batch = new PacketBatch(netstackLimits.batchPackets, netstackLimits.batchPackets * (mtu + 3))
     this.#udp = new UdpPorts({
       use,
       idleTimeoutMs: udpIdleTimeoutMs,
@@ -336,7 +337,10 @@ export class NetstackLease implements PacketPort {
     const client = this.#client(from.family)
     if (client === null) return
     const datagram = { from: { address: from, port: fromPort }, to: { address: client, port }, data }
-    if (!this.#stack?.sendDatagram(datagram, this.#m.now())) this.#drop('limit')
+    if (!this.#stack?.sendDatagram(datagram, this.#m.now())) {
+      this.#run()
+      if (!this.#stack?.sendDatagram(datagram, this.#m.now())) this.#drop('limit')
+    }
     this.#touch()
   }
 
@@ -352,11 +356,16 @@ export class NetstackLease implements PacketPort {
   }
 
   #run(): void {
-    if (this.#ended || this.#handlers === null) return
+    if (this.#isRunning || this.#ended || this.#handlers === null) return
     const stack = this.#stack
     const now = this.#m.now()
-    if (stack) for (let event = stack.nextEvent(); event !== null; event = stack.nextEvent()) this.#handle(event, now)
-    this.#deliver(stack, now)
+    this.#isRunning = true
+    try {
+      if (stack) for (let event = stack.nextEvent(); event !== null; event = stack.nextEvent()) this.#handle(event, now)
+      this.#deliver(stack, now)
+    } finally {
+      this.#isRunning = false
+    }
     if (this.#ended || !stack) return
     const memory = stack.facts.bufferBytes
     if (memory !== this.#memory) {
@@ -368,18 +377,16 @@ export class NetstackLease implements PacketPort {
   }
 
   #deliver(stack: Stack | null, now: number): void {
-    if (this.#own.batch.count > 0 && !this.#paused) {
-      this.#give(this.#own.batch)
-      this.#own.batch.clear()
-    }
+    const { batch } = this.#m
+    if (!this.#paused) this.#own.take((own) => this.#give(own))
     for (let given = 0; stack && !this.#paused && !this.#ended; given++) {
       if (given === netstackLimits.turnBatches) {
         this.#touch()
         return
       }
-      this.#batch.clear()
-      if (stack.output(this.#batch, now) === 0) return
-      this.#give(this.#batch)
+      batch.clear()
+      if (stack.output(batch, now) === 0) return
+      this.#give(batch)
     }
   }
 

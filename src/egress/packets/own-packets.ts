@@ -29,12 +29,25 @@ export interface EchoReply {
 
 /** The ICMP messages that an exit itself says to a client; they wait in a batch, bounded: what finds no room is dropped. */
 export class OwnPackets {
-  readonly batch: PacketBatch
+  readonly #packets: number
+  readonly #mtu: number
+  /** Made with the first message. */
+  #batch: PacketBatch | null = null
   /** Messages for which there was no room. */
   dropped = 0
 
+  /** @param packets that may wait */
   constructor(packets: number, mtu: number) {
-    this.batch = new PacketBatch(packets, packets * (mtu + 3))
+    this.#packets = packets
+    this.#mtu = mtu
+  }
+
+  /** Hands all on, if there are any; they are lent for the call. */
+  take(give: (batch: PacketBatch) => void): void {
+    const batch = this.#batch
+    if (batch === null || batch.count === 0) return
+    give(batch)
+    batch.clear()
   }
 
   /** An ICMP error about a packet (borrowed), which is quoted as far as it fits. */
@@ -57,7 +70,7 @@ export class OwnPackets {
 
   /** An echo reply that fits the link. */
   echoReply({ from, to, identifier, sequence, data, hopLimit }: EchoReply): boolean {
-    const { batch } = this
+    const batch = this.#room()
     const length = ICMP_HEADER_BYTES + data.length
     const at = batch.reserve(ipHeaderBytes(from.bytes.length) + length)
     if (at < 0) return this.#drop()
@@ -75,7 +88,7 @@ export class OwnPackets {
     quoted: Uint8Array,
     write: (view: DataView, ipAt: number, at: number, bodyBytes: number) => void,
   ): boolean {
-    const { batch } = this
+    const batch = this.#room()
     const headerBytes = ipHeaderBytes(from.bytes.length) + ICMP_HEADER_BYTES
     const body = quoted.subarray(0, ICMP_ERROR_BYTES[from.family] - headerBytes)
     const at = batch.reserve(headerBytes + body.length)
@@ -87,6 +100,11 @@ export class OwnPackets {
     write(batch.view, at, icmpAt, body.length)
     batch.commit(headerBytes + body.length)
     return true
+  }
+
+  #room(): PacketBatch {
+    this.#batch ??= new PacketBatch(this.#packets, this.#packets * (this.#mtu + 3))
+    return this.#batch
   }
 
   #drop(): false {

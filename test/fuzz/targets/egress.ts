@@ -3,7 +3,7 @@ import { ReadBuffers } from '../../../src/drive/index.ts'
 import type { PacketUse } from '../../../src/egress/index.ts'
 import { type LeaseTally, NetstackLease } from '../../../src/egress/packets/netstack-lease.ts'
 import { Pings } from '../../../src/egress/packets/pings.ts'
-import { batchOfPackets, IpHeader, type PacketBatch, Protocol, transportChecksumHolds } from '../../../src/packet/index.ts'
+import { batchOfPackets, IpHeader, PacketBatch, Protocol, transportChecksumHolds } from '../../../src/packet/index.ts'
 import { ExitRefusal } from '../../../src/relaying/index.ts'
 import { fragmentsOf } from '../../support/ip-fragments.ts'
 import { echoPacket, rawPacket, udpPacket } from '../../support/packet-client.ts'
@@ -69,6 +69,7 @@ class Target {
       use,
       pings,
       buffers: this.#buffers,
+      batch: new PacketBatch(64, 64 * 1423),
       udpIdleTimeoutMs: 1000,
       random: new SeededRandom(this.#count),
       hash: testHash('fuzz'),
