@@ -13,7 +13,7 @@ import { openTun } from '../../src/tun/index.ts'
 import { echoPacket, errorPacket, type SeenPacket, tcpPacket } from '../support/ip-packets.ts'
 import { enterOwnNetwork, shellOk } from '../support/own-network.ts'
 import { Program, run, until } from '../support/processes.ts'
-import { deviceNetworks, FakeExit, OutsideClient } from '../support/tun-world.ts'
+import { FakeExit, OutsideClient } from '../support/tun-world.ts'
 
 const reason = enterOwnNetwork()
 const config = tunConfig.parse({ udpIdleTimeoutMs: 2000 })
@@ -91,7 +91,7 @@ async function attach(): Promise<void> {
   const capture = openPcap(port, join(folder, 'tun.pcap'), () => Date.now(), 50_000_000)
   pcap = capture
   ingress = new TunIngress(config, { client, dns, logger: silentLogger, random: new SeededRandom(Date.now() & 0xffff_ffff) })
-  ingress.attach(capture.port, deviceNetworks(config.addresses))
+  ingress.attach(capture.port, config.addresses)
 }
 
 async function listenOn(host: string, port = 0): Promise<number> {

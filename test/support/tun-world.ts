@@ -1,4 +1,4 @@
-import { parseIp, parseNetwork, SeededRandom, silentLogger } from '../../src/base/index.ts'
+import { parseIp, SeededRandom, silentLogger } from '../../src/base/index.ts'
 import type { ClientService, DatagramAssociation, PacketLease, StreamOptions } from '../../src/client/index.ts'
 import { Deadline } from '../../src/drive/index.ts'
 import { type DnsAsker, type TunConfig, TunIngress, type TunModules, tunConfig } from '../../src/ingress/index.ts'
@@ -11,11 +11,6 @@ import { testStack } from './virtual-net.ts'
 
 /** The device as the defaults make it. */
 export const device = { own4: '10.83.104.2', own6: 'fd73:6861:6c6c:6f74::2', hop4: '10.83.104.1', hop6: 'fd73:6861:6c6c:6f74::1' } as const
-
-/** The addresses of a device from their texts. */
-export function deviceNetworks(texts: readonly string[]) {
-  return texts.map((text) => ({ address: parseIp(text.split('/')[0]!), bits: parseNetwork(text).bits }))
-}
 
 /**
  * A client without a mesh for which every address outside is this machine: 11.x and other addresses are served on 127.0.0.1 (IPv6 ones on ::1), by port.
@@ -104,7 +99,7 @@ export class TunWorld {
       random: new SeededRandom(7),
       ...options.modules,
     })
-    this.ingress.attach(inner, deviceNetworks(config.addresses), (error) => this.endings.push(error?.code ?? null))
+    this.ingress.attach(inner, config.addresses, (error) => this.endings.push(error?.code ?? null))
   }
 
   stop(): void {

@@ -18,6 +18,11 @@ const internalNetworks = [
   'fec0::/10',
 ].map(parseNetwork)
 
+/** ADDRESS/BITS with the whole address, which `parseNetwork` cuts to the network's. @throws MalformedError */
+export function deviceNetwork(text: string): IpNetwork {
+  return { address: parseIp(text.split('/')[0]!), bits: parseNetwork(text).bits }
+}
+
 /** What the addresses of a device mean: which are the machine's own, who the next hop is, which are broadcasts. */
 export class DeviceAddresses {
   /** The machine's own. */

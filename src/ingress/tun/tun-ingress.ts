@@ -7,7 +7,7 @@ import { Deadline } from '../../drive/index.ts'
 import { Stack, type StackEvent, type StackLimits, StackOnPort, type TcpSettings } from '../../netstack/index.ts'
 import type { PacketPort } from '../../packet/index.ts'
 import type { TunConfig } from './config.ts'
-import { DeviceAddresses } from './device-addresses.ts'
+import { DeviceAddresses, deviceNetwork } from './device-addresses.ts'
 import { Intake, type IntakeCounts } from './intake.ts'
 import { Junction } from './junction.ts'
 import { Origins } from './origins.ts'
@@ -58,6 +58,8 @@ export interface TunCounts {
   readonly dropped: Readonly<IntakeCounts>
   /** ICMP errors that were held back because there were too many. */
   readonly suppressed: number
+  /** Datagrams, raw packets and ICMP for which there was no room on the way to the machine. */
+  readonly overflow: number
   /** Memory of the connections' buffers now, bytes. */
   readonly bufferBytes: number
 }
@@ -104,11 +106,12 @@ export class TunIngress {
 
   /**
    * Takes over a port (medium IP), which from now on is ours to close.
-   * @param addresses of the machine on the device, whole, with their prefix lengths, @param ended the port is gone, by `stop` or by itself; everything has been given up
+   * @param addresses of the machine on the device, ADDRESS/BITS with the whole address, @param ended the port is gone, by `stop` or by itself; everything has been given up
+   * @throws MalformedError for an address that is none
    */
-  attach(port: PacketPort, addresses: readonly IpNetwork[], ended: (error: ShallotError | null) => void = () => {}): void {
+  attach(port: PacketPort, addresses: readonly string[], ended: (error: ShallotError | null) => void = () => {}): void {
     assert(this.#parts === null, 'a TunIngress has one device')
-    this.#parts = this.#make(port, addresses, ended)
+    this.#parts = this.#make(port, addresses.map(deviceNetwork), ended)
     this.#parts.driver.start()
     const { udpIdleTimeoutMs, packetsIdleTimeoutMs } = this.#config
     const every = Math.min(SWEEP_MS, Math.min(udpIdleTimeoutMs, packetsIdleTimeoutMs) / 4)
@@ -157,6 +160,7 @@ export class TunIngress {
       packets: { ...leases.counts },
       dropped: { ...intake.counts },
       suppressed: refusals.suppressed,
+      overflow: junction.dropped + stack.facts.droppedPackets,
       bufferBytes: stack.facts.bufferBytes,
     }
   }
@@ -284,6 +288,7 @@ const nothing: TunCounts = {
   packets: { unasked: 0, overflow: 0, refused: 0, opened: 0 },
   dropped: { malformed: 0, martian: 0, local: 0, internal: 0, expired: 0, unserved: 0 },
   suppressed: 0,
+  overflow: 0,
   bufferBytes: 0,
 }
 

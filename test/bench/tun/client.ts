@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util'
-import { parseIp, parseNetwork, SeededRandom, silentLogger } from '../../../src/base/index.ts'
+import { SeededRandom, silentLogger } from '../../../src/base/index.ts'
 import { Client } from '../../../src/client/index.ts'
 import { TunIngress, tunConfig } from '../../../src/ingress/index.ts'
 import { loadConfig, startNode } from '../../../src/node/index.ts'
@@ -48,6 +48,5 @@ ${enter} ip link set dev ${device.name} up
 ${enter} ip route add default dev ${device.name}
 ${enter} ip -6 route add default dev ${device.name}`)
 const ingress = new TunIngress(settings, { client, dns: null, logger: silentLogger, random: new SeededRandom(Date.now() & 0xffff_ffff) })
-const addresses = settings.addresses.map((text) => ({ address: parseIp(text.split('/')[0]!), bits: parseNetwork(text).bits }))
-ingress.attach(await adoptTun(device), addresses)
+ingress.attach(await adoptTun(device), settings.addresses)
 console.log(JSON.stringify({ socks }))

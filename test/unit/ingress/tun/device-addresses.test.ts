@@ -1,9 +1,14 @@
 import { describe, expect, test } from 'vitest'
 import { formatIp, parseIp, parseNetwork } from '../../../../src/base/index.ts'
-import { DeviceAddresses, isHonestSource, isLocalDestination, isNowhere } from '../../../../src/ingress/tun/device-addresses.ts'
-import { deviceNetworks } from '../../../support/tun-world.ts'
+import {
+  DeviceAddresses,
+  deviceNetwork,
+  isHonestSource,
+  isLocalDestination,
+  isNowhere,
+} from '../../../../src/ingress/tun/device-addresses.ts'
 
-const of = (...texts: string[]): DeviceAddresses => new DeviceAddresses(deviceNetworks(texts))
+const of = (...texts: string[]): DeviceAddresses => new DeviceAddresses(texts.map(deviceNetwork))
 const ask = (how: (bytes: Uint8Array, at: number, length: number) => boolean, text: string): boolean => {
   const { bytes } = parseIp(text)
   return how(bytes, 0, bytes.length)
@@ -61,7 +66,7 @@ describe('addresses of a device', () => {
   })
 
   test('an internal network that exits of this mesh serve is none', () => {
-    const addresses = new DeviceAddresses(deviceNetworks(['10.83.104.2/30']), [parseNetwork('10.77.0.0/16')])
+    const addresses = new DeviceAddresses([deviceNetwork('10.83.104.2/30')], [parseNetwork('10.77.0.0/16')])
     expect(ask((...args) => addresses.isInternal(...args), '10.77.1.1')).toBe(false)
     expect(ask((...args) => addresses.isInternal(...args), '10.78.1.1')).toBe(true)
   })
