@@ -215,6 +215,7 @@ Exit codes of status: 0 up, 3 down, 4 blocked or on the way.`,
     .option('--dir <dir>', "the node's directory, or a testnet's")
     .option('--control <address>', "the node's control API: ADDRESS:PORT or unix:PATH")
     .option('--pcap <file>', "record the program's packets, for Wireshark")
+    .option('--bypass', 'the other way: outside the mesh while a VPN is up; for root')
     .passThroughOptions()
     .addHelpText(
       'after',
@@ -223,7 +224,8 @@ The program runs in a network namespace of its own, which an ordinary user may
 make too, and which has no other way out: when the node ends, nothing leaves.
 
   $ shallot vpn exec -- curl https://example.com/
-  $ shallot vpn exec -- bash`,
+  $ shallot vpn exec -- bash
+  $ sudo shallot vpn exec --bypass -- apt-get update`,
     )
     .action(async (command, options) => done(await (await import('./commands/vpn-exec.ts')).vpnExec(command, options)))
   vpn

@@ -75,7 +75,7 @@ const rules: readonly Rule[] = [
     const taken = new Map<string, string>()
     const client = config.node.roles.includes('client')
     const places: [string, readonly PropertyKey[], string][] = []
-    for (const section of client ? (['socks', 'http'] as const) : []) {
+    for (const section of client ? (['socks', 'http', 'dns'] as const) : []) {
       for (const [i, text] of config.ingress[section].listen.entries())
         places.push([text, ['ingress', section, 'listen', i], `ingress.${section}.listen`])
     }

@@ -1,4 +1,4 @@
-import { type IpNetwork, messageOf, type NodeId, parseHostPort, parseInterfaceAddress, parseNetwork, ShallotError } from '../base/index.ts'
+import { messageOf, type NodeId, parseHostPort, parseNetwork, ShallotError } from '../base/index.ts'
 import type { CircuitPool, Client } from '../client/index.ts'
 import { systemRandom } from '../crypto/index.ts'
 import type { Descriptor } from '../directory/index.ts'
@@ -62,7 +62,7 @@ export class NodeVpn {
         this.#listeners.add(listener)
         return () => this.#listeners.delete(listener)
       },
-      attach: (port, addresses) => this.#attach(port, addresses.map(parseInterfaceAddress), 'tun', tun.pcap),
+      attach: (port, addresses) => this.#attach(port, addresses, 'tun', tun.pcap),
       answersNames: tun.interceptDns,
       canCarry: () => this.#canCarry(),
       whenReady: (signal) => this.#whenReady(signal),
@@ -123,12 +123,11 @@ export class NodeVpn {
         kind: 'process',
         retry: 'later',
       })
-    const networks = request.addresses.map(parseInterfaceAddress)
     const port = await adoptTun({ fd: await takeDescriptor(request.descriptor), mtu: request.mtu })
     const ended = Promise.withResolvers<void>()
     let path: SessionPath
     try {
-      path = this.#attach(port, networks, `exec-${++this.#sessionNumber}`, request.pcap ?? '', () => ended.resolve())
+      path = this.#attach(port, request.addresses, `exec-${++this.#sessionNumber}`, request.pcap ?? '', () => ended.resolve())
     } catch (error) {
       port.close()
       throw error
@@ -145,7 +144,7 @@ export class NodeVpn {
     await this.#vpn.stop()
   }
 
-  #attach(port: PacketPort, addresses: readonly IpNetwork[], origin: string, pcap: string, ended: () => void = () => {}): SessionPath {
+  #attach(port: PacketPort, addresses: readonly string[], origin: string, pcap: string, ended: () => void = () => {}): SessionPath {
     const { config, clocks, logger, suite } = this.#ground
     const parts = this.#parts
     if (parts === null) throw new ShallotError('not-a-client', 'the client has not started yet', { kind: 'process', retry: 'later' })

@@ -12,6 +12,7 @@ export type VpnErrorCode =
   | 'vpn-dns-not-taken'
   | 'vpn-allow-list-full'
   | 'vpn-state-damaged'
+  | 'vpn-no-control-groups'
   | 'vpn-stopped'
 
 /** A failure of this machine, unless it is told otherwise. */

@@ -1,3 +1,4 @@
+export { BypassGroup } from './bypass-group.ts'
 export { defaultVpnConfig, type VpnConfig, vpnKeys } from './config.ts'
 export type { VpnErrorCode } from './errors.ts'
 export * from './facts.ts'

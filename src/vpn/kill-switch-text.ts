@@ -1,7 +1,7 @@
 import { formatIp, formatNetwork, parseNetwork } from '../base/index.ts'
 import type { AllowedEntry, AllowListChange } from './allow-list.ts'
 import type { ServingPort } from './facts.ts'
-import { NFT_TABLE } from './limits.ts'
+import { BYPASS_MARK, NFT_TABLE } from './limits.ts'
 import { localNetworks } from './local-networks.ts'
 
 /** All that the kill switch depends on. */
@@ -86,6 +86,8 @@ export function killSwitchText(plan: KillSwitchPlan): string {
         'meta l4proto . th sport @serving ct direction reply accept',
         `meta l4proto udp meta l4proto . th sport @serving${who} accept`,
         ...namesNowhere,
+        '# Programs that the administrator runs outside.',
+        `meta mark 0x${BYPASS_MARK.toString(16)} accept`,
         ...around('output'),
         'counter name blocked reject with icmpx admin-prohibited',
       ],

@@ -27,3 +27,5 @@ export const vpnLimits = {
 export const NFT_TABLE = 'shallot_vpn'
 /** Marks our rules and routes for the kernel (rtnetlink(7), rtm_protocol), so that nobody else's is ever removed. No other program uses it. */
 export const ROUTE_PROTOCOL = 158
+/** Sockets of programs that are to go around the tunnel (`shallot vpn exec --bypass`) have this mark from their making; only CAP_NET_ADMIN can give it. */
+export const BYPASS_MARK = 0x5348_4c00

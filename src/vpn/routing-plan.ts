@@ -1,7 +1,7 @@
 import type { AllowedEntry, AllowListChange } from './allow-list.ts'
 import type { ServingPort } from './facts.ts'
 import { byFamily } from './kill-switch-text.ts'
-import { ROUTE_PROTOCOL } from './limits.ts'
+import { BYPASS_MARK, ROUTE_PROTOCOL } from './limits.ts'
 import { localNetworks } from './local-networks.ts'
 
 export type Family = 4 | 6
@@ -66,6 +66,7 @@ export function ruleLines(plan: RoutingPlan, family: Family): readonly string[] 
     ...plan.allowed.flatMap((entry) => (entry.family === family ? [allowedRule(plan, entry, 'add')] : [])),
     ...plan.serving.map(({ protocol, port }) => rule('serving', `ipproto ${protocol} sport ${port}`, 'main')),
     ...['tcp', 'udp'].flatMap((protocol) => [53, 853].map((port) => rule('names', `ipproto ${protocol} dport ${port}`, `${table}`))),
+    rule('bypass', `fwmark 0x${BYPASS_MARK.toString(16)}`, 'main'),
     ...byFamily(plan.bypass)[family].map((network) => rule('bypass', `to ${network}`, 'main')),
     // The default route is nobody's neighbour.
     ...(plan.localNetwork ? localNetworks[family].map((network) => rule('local', `to ${network}`, 'main suppress_prefixlength 0')) : []),
