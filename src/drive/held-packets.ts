@@ -22,7 +22,7 @@ export class HeldPackets {
   add(batch: PacketBatch, from: number): number {
     for (let index = from; index < batch.count; index++) {
       const packet = batch.packet(index)
-      if (this.#back === null && !this.#isGiving) {
+      if (this.#front === null || (this.#back === null && !this.#isGiving)) {
         this.#front ??= newBatch()
         if (this.#front.add(packet)) continue
       }

@@ -1,5 +1,5 @@
 import type { PacketPort } from '../../src/packet/index.ts'
-import { MemoryMesh } from '../support/mesh-in-memory.ts'
+import { MemoryMesh, slowTime } from '../support/mesh-in-memory.ts'
 import { PacketExit, turnAround } from '../support/packet-exits.ts'
 import { packetPortCompliance } from './packet-port.ts'
 
@@ -9,7 +9,7 @@ import { packetPortCompliance } from './packet-port.ts'
  */
 packetPortCompliance('a lease through a circuit of three hops', () => {
   const exit = new PacketExit({ address4: '10.77.0.1', address6: null, behind: () => {} })
-  const mesh = new MemoryMesh({ exit })
+  const mesh = new MemoryMesh({ exit, now: slowTime })
   return {
     holdsBack: false,
     mostQueued: 512,

@@ -31,9 +31,14 @@ export interface MemoryMeshOptions {
   /** Which relays are in everybody's view; all when not given. */
   readonly known?: (index: number) => boolean
   readonly servesClients?: boolean
+  /** Monotonic ms; the real time when not given. `slowTime` where packets must not grow stale on a busy machine. */
+  readonly now?: () => number
   /** Which exits (by index of the relay) say in their descriptors that they serve raw packets; none when not given. */
   readonly servesPackets?: (index: number) => boolean
 }
+
+/** A hundredth of the real time. */
+export const slowTime = (): number => performance.now() / 100
 
 /** Relays in one process without a network, for tests of the engine and of the client's driver. */
 export class MemoryMesh {
@@ -43,9 +48,11 @@ export class MemoryMesh {
   /** Every channel that was opened, by the dialling side. */
   readonly channels: { from: NodeId; to: NodeId; near: CellChannel; far: CellChannel }[] = []
   readonly #options: MemoryMeshOptions
+  readonly #now: () => number
 
   constructor(options: MemoryMeshOptions = {}) {
     this.#options = options
+    this.#now = options.now ?? (() => performance.now())
     const count = options.relays ?? 3
     for (let index = 0; index < count; index++) this.relays.push(this.#relay(index >= count - (options.exits ?? 1)))
   }
@@ -103,7 +110,7 @@ export class MemoryMesh {
       machine: createClientCircuit({ suite, memory }),
       channel,
       memory,
-      now: () => performance.now(),
+      now: this.#now,
       logger: silentLogger,
       liveness,
       streamEnded: () => {},
@@ -136,7 +143,7 @@ export class MemoryMesh {
       meter,
       exit: isExit ? (this.#options.exit ?? loopbackExit) : null,
       servesClients: this.#options.servesClients ?? true,
-      now: () => performance.now(),
+      now: this.#now,
       logger: silentLogger,
     })
     return { id, engine, meter, keyring, seed, isExit, hop: { id, onionKey: keyring.current, addresses: [] } }

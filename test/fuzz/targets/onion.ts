@@ -1,4 +1,4 @@
-import { assert, utf8Bytes } from '../../../src/base/index.ts'
+import { assert, parseIp, utf8Bytes } from '../../../src/base/index.ts'
 import { nativeSuite } from '../../../src/crypto/index.ts'
 import { CellPacker } from '../../../src/onion/cell-packer.ts'
 import { decodeDatagram, Reassembler } from '../../../src/onion/datagrams.ts'
@@ -43,6 +43,7 @@ import {
   putPlainCell,
   readPlainCell,
 } from '../../../src/onion/messages.ts'
+import { decodePacketOpen, decodePacketOpened, encodePacketOpen, encodePacketOpened } from '../../../src/onion/packets.ts'
 import type { FuzzTarget } from '../fuzzer.ts'
 
 const suite = nativeSuite()
@@ -51,6 +52,8 @@ const keyring = OnionKeyring.create(suite, identity, 0)
 const relay = { id: identity, onionKey: keyring.current }
 const noMessage = new Uint8Array(0)
 const target = { host: 'example.com', port: 443 }
+const packetTerms = { families: [4, 6] as const, mtu: 1420 }
+const packetGrant = { address4: parseIp('100.64.0.2'), address6: parseIp('fd00::2'), mtu: 1420 }
 
 /** A cell, padded or cut to its length: what the fuzzer makes has any length. */
 function toCell(bytes: Uint8Array): Uint8Array {
@@ -59,23 +62,36 @@ function toCell(bytes: Uint8Array): Uint8Array {
   return cell
 }
 
-/** A cell with one message of each kind. */
-function messagesCell(): Uint8Array {
+/** A cell with these messages: command, stream, body. */
+function messages(...all: readonly (readonly [number, number, Uint8Array])[]): Uint8Array {
   const packer = new CellPacker(1)
-  const put = (command: number, stream: number, body: Uint8Array): void =>
-    packer.bytes.set(body, packer.take(0, command, stream, body.length))
-  put(Command.begin, 1, encodeTarget(target))
-  put(Command.data, 1, utf8Bytes('GET / HTTP/1.1'))
-  put(Command.window, 1, Uint8Array.of(0, 1, 0, 0))
-  put(Command.end, 1, encodeEnd('done'))
-  put(Command.resolve, 2, encodeName('example.com'))
-  put(Command.udpOpen, 3, new Uint8Array(0))
-  put(Command.udpDatagram, 3, datagramBody())
-  put(Command.udpClose, 3, new Uint8Array(0))
-  put(Command.ping, 0, new Uint8Array(8))
-  put(Command.pad, 0, new Uint8Array(8))
+  for (const [command, stream, body] of all) packer.bytes.set(body, packer.take(0, command, stream, body.length))
   const batch = packer.finish(() => {})!
   return batch.bytes.slice(batch.start)
+}
+
+/** A cell with one message of each kind. */
+function messagesCell(): Uint8Array {
+  return messages(
+    [Command.begin, 1, encodeTarget(target)],
+    [Command.data, 1, utf8Bytes('GET / HTTP/1.1')],
+    [Command.window, 1, Uint8Array.of(0, 1, 0, 0)],
+    [Command.end, 1, encodeEnd('done')],
+    [Command.resolve, 2, encodeName('example.com')],
+    [Command.udpOpen, 3, noMessage],
+    [Command.udpDatagram, 3, datagramBody()],
+    [Command.udpClose, 3, noMessage],
+    [Command.dns, 4, noMessage],
+    [Command.packetOpen, 6, encodePacketOpen(packetTerms)],
+    [Command.ping, 0, new Uint8Array(8)],
+    [Command.pad, 0, new Uint8Array(8)],
+  )
+}
+
+/** A cell that a client with a lease may say. */
+function packetsCell(): Uint8Array {
+  const packet = (length: number) => [Command.packet, 5, new Uint8Array(length)] as const
+  return messages(packet(20), packet(40), packet(800), [Command.packetClose, 5, encodeEnd('done')])
 }
 
 function datagramBody(): Uint8Array {
@@ -104,8 +120,8 @@ function drain(machine: CircuitMachine): void {
   while (machine.pollCells(40, 1)) while (machine.pollOutput());
 }
 
-/** An open relay hears what a client with the right keys says. */
-function relayHears(bytes: Uint8Array): void {
+/** An open relay, with a lease where `leases` says so, hears what a client with the right keys says. */
+function relayHears(bytes: Uint8Array, leases = false): void {
   const machine = createRelayCircuit({ suite, keyring, self: identity, previous: null, servesExit: true })
   const state = beginHandshake(suite, relay, noMessage)
   machine.handleCells('client', batchOf(plainCell(PlainKind.create, state.request)), 0)
@@ -115,9 +131,16 @@ function relayHears(bytes: Uint8Array): void {
   assert(finished, 'the handshake succeeds')
   const client = new ClientLayers()
   client.addHop(suite, finished.keys)
-  const batch = taggedBatch(bytes)
-  client.sealForward(batch, 0)
-  machine.handleCells('client', batch, 1)
+  const say = (batch: CellBatch): void => {
+    client.sealForward(batch, 0)
+    machine.handleCells('client', batch, 1)
+  }
+  if (leases) {
+    say(batchOf(messages([Command.packetOpen, 5, encodePacketOpen(packetTerms)])))
+    machine.acceptPackets(5, packetGrant)
+  }
+  drain(machine)
+  say(taggedBatch(bytes))
   drain(machine)
   machine.close('finished', 2)
   drain(machine)
@@ -137,6 +160,8 @@ function clientHears(bytes: Uint8Array): void {
   machine.open(target, 0)
   machine.resolve('example.com', 0)
   machine.openDatagrams(0)
+  machine.openPackets(packetTerms, 0)
+  machine.openResolver(0)
   drain(machine)
   const layers = new RelayLayers(suite, answered.keys)
   const batch = taggedBatch(bytes)
@@ -148,22 +173,23 @@ function clientHears(bytes: Uint8Array): void {
   layers.destroy()
 }
 
-/** What a client with one stream, one question and one association may hear. */
+/** What a client with one stream, one question, one association, one lease and one stream to a resolver may hear. */
 function answersCell(): Uint8Array {
-  const packer = new CellPacker(1)
-  const put = (command: number, stream: number, body: Uint8Array): void =>
-    packer.bytes.set(body, packer.take(0, command, stream, body.length))
-  put(Command.connected, 1, encodeConnected('2001:db8::1'))
-  put(Command.data, 1, utf8Bytes('HTTP/1.1 200 OK'))
-  put(Command.window, 1, Uint8Array.of(0, 1, 0, 0))
-  put(Command.resolved, 2, resolved)
-  put(Command.udpDatagram, 3, datagramBody())
-  put(Command.udpClose, 3, new Uint8Array(0))
-  put(Command.end, 1, encodeEnd('done'))
-  put(Command.ping, 0, new Uint8Array(8))
-  put(Command.closed, 0, encodeClosed('finished'))
-  const batch = packer.finish(() => {})!
-  return batch.bytes.slice(batch.start)
+  return messages(
+    [Command.connected, 1, encodeConnected('2001:db8::1')],
+    [Command.data, 1, utf8Bytes('HTTP/1.1 200 OK')],
+    [Command.window, 1, Uint8Array.of(0, 1, 0, 0)],
+    [Command.resolved, 2, resolved],
+    [Command.udpDatagram, 3, datagramBody()],
+    [Command.udpClose, 3, noMessage],
+    [Command.packetOpened, 4, encodePacketOpened(packetGrant)],
+    [Command.packet, 4, new Uint8Array(40)],
+    [Command.packetClose, 4, encodeEnd('done')],
+    [Command.connected, 5, noMessage],
+    [Command.end, 1, encodeEnd('done')],
+    [Command.ping, 0, new Uint8Array(8)],
+    [Command.closed, 0, encodeClosed('finished')],
+  )
 }
 
 const resolved = encodeResolved([
@@ -187,6 +213,8 @@ export const onionTargets: readonly FuzzTarget[] = [
   { name: 'onion/CLOSED', decode: decodeClosed, seeds: () => [encodeClosed('protocol')] },
   { name: 'onion/RESOLVED', decode: decodeResolved, seeds: () => [resolved, encodeResolved('resolve-failed')] },
   { name: 'onion/PING', decode: decodeCookie, seeds: () => [new Uint8Array(8)] },
+  { name: 'onion/PACKET_OPEN', decode: decodePacketOpen, seeds: () => [encodePacketOpen(packetTerms)] },
+  { name: 'onion/PACKET_OPENED', decode: decodePacketOpened, seeds: () => [encodePacketOpened(packetGrant)] },
   { name: 'onion/datagram', decode: decodeDatagram, seeds: () => [datagramBody().slice(2)] },
   { name: 'onion/datagram fragments', decode: fragments, seeds: () => [datagramBody()] },
   { name: 'onion/extensions', decode: (bytes) => decodeExtensions(bytes, new Set([200])), seeds: () => [extensions] },
@@ -203,7 +231,8 @@ export const onionTargets: readonly FuzzTarget[] = [
     seeds: () => [keyring.serialise()],
   },
   { name: 'onion/relay before CREATE', decode: relayBegins, seeds: () => [createCell()] },
-  { name: 'onion/relay with a client', decode: relayHears, seeds: () => [messagesCell()], share: 0.1 },
+  { name: 'onion/relay with a client', decode: (bytes) => relayHears(bytes), seeds: () => [messagesCell()], share: 0.1 },
+  { name: 'onion/relay with a lease', decode: (bytes) => relayHears(bytes, true), seeds: () => [packetsCell()], share: 0.1 },
   { name: 'onion/client with a relay', decode: clientHears, seeds: () => [answersCell()], share: 0.1 },
 ]
 

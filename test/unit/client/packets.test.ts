@@ -7,7 +7,7 @@ import { batchOfPackets, type PacketBatch } from '../../../src/packet/index.ts'
 import { constraintsOf, GuardSample, PathViews, pathConfig } from '../../../src/path/index.ts'
 import { ExitRefusal, type ExitService } from '../../../src/relaying/index.ts'
 import { PortRecorder } from '../../compliance/packet-port.ts'
-import { MemoryMesh, suite } from '../../support/mesh-in-memory.ts'
+import { MemoryMesh, slowTime, suite } from '../../support/mesh-in-memory.ts'
 import { PacketExit, resolverExit } from '../../support/packet-exits.ts'
 
 interface World {
@@ -23,7 +23,7 @@ afterEach(() => {
 
 /** Seven relays; the last two are exits, of which those of `servesPackets` say that they serve packets. */
 function world(exit: ExitService, servesPackets: (index: number) => boolean = () => true): World {
-  const mesh = new MemoryMesh({ relays: 7, exits: 2, exit, servesPackets })
+  const mesh = new MemoryMesh({ relays: 7, exits: 2, exit, servesPackets, now: slowTime })
   const view = mesh.view()
   const config = pathConfig.parse({ cleanCircuits: 1 })
   const pool = new CircuitPool({
@@ -37,7 +37,7 @@ function world(exit: ExitService, servesPackets: (index: number) => boolean = ()
     guards: new GuardSample(config),
     memory: new BatchPool(true),
     dialer: mesh.dialer(mesh.clientId, mesh.clientMeter),
-    now: () => performance.now(),
+    now: slowTime,
     wall: () => Date.now(),
     logger: silentLogger,
     guardsChanged: () => {},
@@ -189,7 +189,7 @@ describe('a packet lease', () => {
         },
       }),
     }
-    const mesh = new MemoryMesh({ exit: slow })
+    const mesh = new MemoryMesh({ exit: slow, now: slowTime })
     cleanups.push(() => mesh.stop())
     const circuit = await mesh.circuit()
     const giveUp = new AbortController()
@@ -248,7 +248,7 @@ describe('a packet lease', () => {
 
   test('whose user does something with its circuit from within a delivery still sees its packets', async () => {
     const exit = new PacketExit()
-    const mesh = new MemoryMesh({ exit })
+    const mesh = new MemoryMesh({ exit, now: slowTime })
     cleanups.push(() => mesh.stop())
     const circuit = await mesh.circuit()
     const lease = await circuit.openPackets()
