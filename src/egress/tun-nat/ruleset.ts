@@ -147,6 +147,8 @@ function forwardChains(facts: RulesetFacts): readonly string[] {
       // Errors about a packet that came in. No helper of the connection tracking opens a way.
       'ct state related meta l4proto { 1, 58 } accept',
       `ct state related ${drop('protocol')}`,
+      // No connection is taken up in its middle: one that was forgotten is over, and the client is told.
+      'tcp flags & (fin | syn | rst | ack) != syn counter name "invalid" reject with tcp reset',
       'meta nfproto ipv4 jump policy4',
       'meta nfproto ipv6 jump policy6',
       ...families.flatMap((family) => {
@@ -194,6 +196,8 @@ function hostChains({ device, network4, network6, timeouts }: RulesetFacts): rea
       `oifname != "${device}" accept`,
       'icmp type { destination-unreachable, time-exceeded } accept',
       'icmpv6 type { destination-unreachable, packet-too-big, time-exceeded } accept',
+      // Of the rule above that tells a client that its connection is over.
+      'tcp flags & (syn | rst) == rst accept',
       'drop',
     ]),
     ...(timeouts === null ? [] : chain('prerouting', ['type filter hook prerouting priority mangle; policy accept;', ...timeoutRules])),
