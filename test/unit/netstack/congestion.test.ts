@@ -149,6 +149,16 @@ describe('the round trip (RFC 6298)', () => {
     expect(peer.connection!.info).toMatchObject({ smoothedRttMs: 20, rtoMs: 220 })
   })
 
+  it('nor by those that stood behind one that was sent twice: they arrived long before', () => {
+    const peer = new ScriptedPeer()
+    peer.establish({ mss: 1380, sackPermitted: false }, 20)
+    peer.act((connection) => connection.write(new Uint8Array(4 * 1380))).all()
+    peer.wait(400)
+    expect(peer.all()).toMatchObject([{ seq: 1 }])
+    peer.say({ flags: 'A', ack: 1 + 4 * 1380 })
+    expect(peer.connection!.info).toMatchObject({ inFlight: 0, smoothedRttMs: 20 })
+  })
+
   it('measures no round trip by a segment that was sent twice, unless a timestamp says which (§3, RFC 7323 §4)', () => {
     for (const timestamp of [undefined, 5]) {
       const peer = new ScriptedPeer()

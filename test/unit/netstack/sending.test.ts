@@ -193,10 +193,13 @@ describe('sending', () => {
 
   it('ignores an old window (SND.WL1 and WL2)', () => {
     const peer = warm()
-    peer.say({ flags: 'A', data: 'abc', ack: 2, window: 1000 })
-    peer.say({ flags: 'A', seq: 1, ack: 2, window: 0 })
+    peer.say({ flags: 'A', seq: 4, data: 'def', ack: 2, window: 1000 })
+    // Said before that, and come after it.
+    peer.say({ flags: 'A', seq: 1, data: 'abc', ack: 2, window: 0 })
     peer.act(write(100))
     expect(peer.all().some(({ length }) => length === 100)).toBe(true)
+    peer.say({ flags: 'A', seq: 7, ack: 102, window: 1000 }).say({ flags: 'A', seq: 7, ack: 2, window: 0 })
+    peer.act(write(100)).expect({ length: 100 })
   })
 })
 
