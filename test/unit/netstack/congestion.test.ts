@@ -149,7 +149,7 @@ describe('the round trip (RFC 6298)', () => {
     expect(peer.connection!.info).toMatchObject({ smoothedRttMs: 20, rtoMs: 220 })
   })
 
-  it('nor by those that stood behind one that was sent twice: they arrived long before', () => {
+  it('measures none either by those that stood behind one that was sent twice: they arrived long before', () => {
     const peer = new ScriptedPeer()
     peer.establish({ mss: 1380, sackPermitted: false }, 20)
     peer.act((connection) => connection.write(new Uint8Array(4 * 1380))).all()
