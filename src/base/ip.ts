@@ -66,12 +66,6 @@ export function parseNetwork(text: string): IpNetwork {
   return { address: maskAddress(address, bits), bits }
 }
 
-/** `ADDRESS/BITS` of an interface: the address stays whole, and `bits` say how much of it is the network's. @throws MalformedError */
-export function parseInterfaceAddress(text: string): IpNetwork {
-  const { bits } = parseNetwork(text)
-  return { address: parseIp(text.split('/')[0]!), bits }
-}
-
 /** `ADDRESS/BITS`. */
 export function formatNetwork(network: IpNetwork): string {
   return `${formatIp(network.address)}/${network.bits}`

@@ -1,5 +1,6 @@
-import { closeSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
-import { endianness } from 'node:os'
+import { spawnSync } from 'node:child_process'
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { endianness, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { getSystemErrorName } from 'node:util'
 import { messageOf, type ShallotError } from '../base/index.ts'
@@ -45,9 +46,12 @@ export class BypassGroup {
   readonly #path: string
   readonly #before: string
 
-  private constructor(path: string, before: string) {
+  readonly #mount: string | null
+
+  private constructor(path: string, before: string, mount: string | null) {
     this.#path = path
     this.#before = before
+    this.#mount = mount
   }
 
   /**
@@ -60,22 +64,18 @@ export class BypassGroup {
         'vpn-not-permitted',
         'to run a program outside the VPN is for root: it shows who this machine is. Use sudo, and inside it `sudo -u NAME` to be yourself again',
       )
-    const mounted = / \/\S* (\/\S+) [^-]*- cgroup2 /.exec(readFileSync('/proc/self/mountinfo', 'utf8'))?.[1]
-    if (mounted === undefined || endianness() !== 'LE') throw unavailable('control groups of version 2 are not mounted (cgroup2)')
+    if (endianness() !== 'LE') throw unavailable('not built for this byte order yet')
+    const root = controlGroups()
     const own = /^0::(\/.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1] ?? '/'
-    const path = join(mounted, `shallot-around-${process.pid}`)
+    const path = join(root.path, `shallot-around-${process.pid}`)
+    const group = new BypassGroup(path, join(root.path, own), root.isOurs ? root.path : null)
     try {
       mkdirSync(path)
-      const group = new BypassGroup(path, join(mounted, own))
-      try {
-        await attach(path, mark)
-        writeFileSync(join(path, 'cgroup.procs'), `${process.pid}`)
-        return group
-      } catch (error) {
-        group.leave()
-        throw error
-      }
+      await attach(path, mark)
+      writeFileSync(join(path, 'cgroup.procs'), `${process.pid}`)
+      return group
     } catch (error) {
+      group.leave()
       throw (error as ShallotError).code === 'vpn-no-control-groups' ? error : unavailable(messageOf(error), error)
     }
   }
@@ -88,6 +88,28 @@ export class BypassGroup {
     } catch {
       // Programs that went on in the background are still in it.
     }
+    if (this.#mount !== null) unmount(this.#mount)
+  }
+}
+
+/** Where the control groups are to be seen: where the system has them, or, where that place is hidden (in a container's /sys), in a place of our own. */
+function controlGroups(): { readonly path: string; readonly isOurs: boolean } {
+  for (const [, path] of readFileSync('/proc/self/mountinfo', 'utf8').matchAll(/ (\/\S+) [^-\n]*- cgroup2 /g)) {
+    if (existsSync(join(path!, 'cgroup.procs'))) return { path: path!, isOurs: false }
+  }
+  const path = mkdtempSync(join(tmpdir(), 'shallot-groups-'))
+  const { status, stderr, error } = spawnSync('mount', ['-t', 'cgroup2', 'none', path], { encoding: 'utf8' })
+  if (status === 0) return { path, isOurs: true }
+  rmdirSync(path)
+  throw unavailable(`control groups of version 2 are not mounted, and can't be: ${error ? messageOf(error) : stderr.trim()}`)
+}
+
+function unmount(path: string): void {
+  spawnSync('umount', ['-l', path])
+  try {
+    rmdirSync(path)
+  } catch {
+    // Still mounted: an empty folder in the temporary directory.
   }
 }
 

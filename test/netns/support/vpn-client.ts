@@ -27,8 +27,8 @@ export class VpnClient {
   }
 
   /** `shallot vpn …` for this node, on its machine. */
-  command(...args: readonly string[]): Promise<Finished> {
-    return this.node.machine.run('sh', [join(projectRoot, 'bin', 'shallot'), 'vpn', ...args, '--dir', this.node.dir], {
+  command(verb: string, ...args: readonly string[]): Promise<Finished> {
+    return this.node.machine.run('sh', [join(projectRoot, 'bin', 'shallot'), 'vpn', verb, '--dir', this.node.dir, ...args], {
       timeoutMs: commandMs,
     })
   }

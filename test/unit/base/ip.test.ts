@@ -6,7 +6,6 @@ import {
   MalformedError,
   networkContains,
   networkKey,
-  parseInterfaceAddress,
   parseIp,
   parseNetwork,
 } from '../../../src/base/index.ts'
@@ -64,11 +63,5 @@ describe('networks', () => {
 
   test.each(['1.2.3.4/33', '1.2.3.4/', '1.2.3.4/a', '::/129', '1.2.3.4/8/8', '/8'])('"%s" is refused', (text) => {
     expect(() => parseNetwork(text)).toThrow(MalformedError)
-  })
-
-  test('keeps the whole address of an interface', () => {
-    const { address, bits } = parseInterfaceAddress('10.9.0.2/30')
-    expect([formatIp(address), bits]).toEqual(['10.9.0.2', 30])
-    expect(() => parseInterfaceAddress('10.9.0.2/33')).toThrow(MalformedError)
   })
 })
