@@ -4,7 +4,7 @@ import type { Target } from './circuit.ts'
 import { HOST_BYTES, isSayableTarget, readTarget } from './messages.ts'
 
 /**
- * Datagrams in UDP_DATAGRAM messages. docs/spec/streams.md §6
+ * Datagrams in UDP_DATAGRAM messages. docs/spec/streams.md §7
  *
  *     body:  index u8 | count u8 | bytes        fragment `index` of `count`
  *     whole: port u16 | length u8 | host | payload     the fragments' bytes, back to back

@@ -3,7 +3,7 @@ import { PacketBatch } from '../packet/index.ts'
 import { MESSAGE_BODY_BYTES } from './cell.ts'
 
 /**
- * Raw IP packets, one in a PACKET message. docs/spec/streams.md §7
+ * Raw IP packets, one in a PACKET message. docs/spec/streams.md §8
  *
  *     PACKET_OPEN:    families u8 (bits 1 IPv4, 2 IPv6) | mtu u16
  *     PACKET_OPENED:  families u8 | mtu u16 | IPv4 address 4, if leased | IPv6 address 16, if leased
