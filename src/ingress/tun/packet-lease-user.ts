@@ -258,7 +258,6 @@ export class PacketLeaseUser {
     const local = ip.version === 4 ? this.#local4 : this.#local6
     if (leased === null || local === null || !isHonestSource(bytes, ip.sourceAt, ip.addressBytes)) return false
     for (let i = 0; i < ip.addressBytes; i++) if (bytes[ip.destinationAt + i] !== leased.bytes[i]) return false
-    if (isSame(bytes, ip.sourceAt, local)) return false
     const isError = this.#isErrorAboutSent(sent, ip, view, now)
     if (isError === null || (!isError && !sent.isAnswer(ip, view, now))) return false
     replaceAddress(view, bytes, ip, 'destination', local)
@@ -288,9 +287,4 @@ export class PacketLeaseUser {
     const quote = readQuote(view, icmp.bodyStart, icmp.end, ip.version)
     return quote !== null && sent.wasSent(quote, ip.addressBytes, view, icmp.end, now) ? true : null
   }
-}
-
-function isSame(bytes: Uint8Array, at: number, address: Uint8Array): boolean {
-  for (let i = 0; i < address.length; i++) if (bytes[at + i] !== address[i]) return false
-  return true
 }

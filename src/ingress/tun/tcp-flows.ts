@@ -33,9 +33,6 @@ interface Opening {
   readonly abort: AbortController
 }
 
-/** Programs that idle without a word are asked whether they are still there: it costs nothing on this machine. */
-const KEEP_ALIVE_MS = 120_000
-
 /**
  * The machine's TCP connections: each is accepted once its stream stands at the exit, and refused in the words that say why it does not:
  *
@@ -149,7 +146,6 @@ export class TcpFlows {
 
   #use(connection: TcpConnection, user: TcpUser): void {
     connection.context = user
-    connection.setKeepAlive(KEEP_ALIVE_MS)
     connection.accept()
     this.#open++
   }

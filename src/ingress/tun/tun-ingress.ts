@@ -70,6 +70,8 @@ const tcpSettings: Partial<TcpSettings> = {
   initialWindowSegments: 32,
   // No segment of an old connection is ever late on a device.
   timeWaitMs: 2000,
+  // Programs that idle without a word are asked whether they are still there: it costs nothing on this machine.
+  keepAliveMs: 120_000,
 }
 
 /** Everything of a device that could grow, as far as no setting says. */
