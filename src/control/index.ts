@@ -1,3 +1,4 @@
+export type * as Api from './api-types.ts'
 export { ControlClient } from './client.ts'
 export { type ControlEvent, type ControlProblem, type ControlRoutes, TOKEN_FILE } from './messages.ts'
 export { type RunningNode, runningNodes } from './registry.ts'

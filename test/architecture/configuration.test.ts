@@ -11,6 +11,8 @@ import { read } from '../support/repository.ts'
 const bootstrap = 'bootstrap = ["/ip4/198.51.100.1/tcp/4460/p2p/12D3KooWKktysxBH5AU7yAvm5J3Eq7q6UJrSXiX9BUSeq8n15EPw"]'
 const parse = (text: string) => parseConfig(text, '/x/shallot.toml', async () => bootstrap)
 
+const files = await generatedFiles()
+
 /** Every key of a schema of sections, "link.limits.maxLinks", with its schema. */
 function keysOf(schema: z.ZodType, path: string[] = []): { path: string[]; schema: z.ZodType }[] {
   const bare = bareSchema(schema)
@@ -19,12 +21,9 @@ function keysOf(schema: z.ZodType, path: string[] = []): { path: string[]; schem
 }
 
 describe('configuration', () => {
-  test.each(generatedFiles())(
-    '$path is what the schemas say (write it anew: sh bin/tool node test/support/generated-files.ts)',
-    ({ path, text }) => {
-      expect(read(path)).toBe(text)
-    },
-  )
+  test.each(files)('$path is what the schemas say (write it anew: sh bin/tool node test/support/generated-files.ts)', ({ path, text }) => {
+    expect(read(path)).toBe(text)
+  })
 
   test.each(examples)('$path is complete and equal to the defaults of its roles', async ({ path, roles }) => {
     const text = read(path)

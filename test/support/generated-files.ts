@@ -1,7 +1,9 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { apiDocument } from '../../src/control/api/document.ts'
 import type { Role } from '../../src/directory/index.ts'
 import { configReference, exampleConfig } from '../../src/node/index.ts'
+import { apiTypes } from './api-types.ts'
 
 /** Which roles each example is for. */
 export const examples: readonly { readonly path: string; readonly roles: readonly Role[] }[] = [
@@ -12,13 +14,16 @@ export const examples: readonly { readonly path: string; readonly roles: readonl
 ]
 
 /** Files that are made from the schemas, with the text they must have. `node test/support/generated-files.ts` writes them. */
-export function generatedFiles(): { readonly path: string; readonly text: string }[] {
+export async function generatedFiles(): Promise<{ readonly path: string; readonly text: string }[]> {
+  const api = `${JSON.stringify(apiDocument(), null, 2)}\n`
   return [
     { path: 'docs/configuration.md', text: configReference() },
     ...examples.map(({ path, roles }) => ({ path, text: exampleConfig(roles) })),
+    { path: 'docs/openapi.json', text: api },
+    { path: 'src/control/api-types.ts', text: await apiTypes(JSON.parse(api)) },
   ]
 }
 
 if (import.meta.main) {
-  for (const { path, text } of generatedFiles()) writeFileSync(join(import.meta.dirname, '../..', path), text)
+  for (const { path, text } of await generatedFiles()) writeFileSync(join(import.meta.dirname, '../..', path), text)
 }
