@@ -44,6 +44,7 @@ describe.skipIf(reason !== null)(`programs through the VPN${reason === null ? ''
       describe(`${how} by the exit with ${exit}`, () => {
         let vpn: VpnClient
         let watch: AllowWatch
+        let upAt = 0
 
         beforeAll(async () => {
           vpn = new VpnClient(lab.mesh.node(`${how}-${exit}`))
@@ -52,6 +53,8 @@ describe.skipIf(reason !== null)(`programs through the VPN${reason === null ? ''
           const up = await vpn.up()
           expect(up.code, up.log).toBe(0)
           await vpn.isIn('up')
+          // Before, this node went its own ways with nothing to hold it back.
+          upAt = Date.now()
         })
         afterAll(async () => {
           await watch?.stop()
@@ -69,7 +72,9 @@ describe.skipIf(reason !== null)(`programs through the VPN${reason === null ? ''
         for (const one of all) program(one)
         test('none of it has left the machine but through the mesh', async () => {
           await watch.look()
-          expect(check.strays(await capture.sent())).toEqual([])
+          const sent = (await capture.sent()).filter(({ at }) => at >= upAt)
+          expect(sent.length).toBeGreaterThan(0)
+          expect(check.strays(sent)).toEqual([])
         })
       })
     }

@@ -81,7 +81,8 @@ export class AllowWatch {
   async look(): Promise<void> {
     try {
       const facts = await this.#vpn.facts()
-      if (facts.state === 'down') return
+      // There is no list yet, or none any more.
+      if (facts.state === 'down' || (facts.state === 'starting' && facts.allowed.length === 0)) return
       this.#check.allow(Date.now(), facts)
       for (const peer of facts.allowed) if (!this.#seen.some((one) => JSON.stringify(one) === JSON.stringify(peer))) this.#seen.push(peer)
     } catch {
