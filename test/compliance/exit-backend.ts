@@ -108,6 +108,23 @@ export function exitBackendCompliance(name: string, create: () => ExitBackend): 
       await until(() => failed === 'ECONNRESET')
     })
 
+    it('is closed by a reset at any time, also while it says its own end', async () => {
+      const seen: string[] = []
+      const to = await listen((peer) => {
+        peer.on('error', (error: NodeJS.ErrnoException) => seen.push(error.code!))
+        peer.on('end', () => seen.push('end'))
+        peer.on('data', () => {})
+      })
+      for (const end of [() => {}, (socket: ExitSocket) => socket.end(), (socket: ExitSocket) => socket.end('last words')]) {
+        const socket = await connect(to)
+        end(socket)
+        const closed = once(socket, 'close')
+        socket.resetAndDestroy()
+        await closed
+      }
+      await until(() => seen.length >= 3)
+    })
+
     it('refuses with "refused" where nobody listens', async () => {
       const port = await unusedPort()
       await expect(create().connect({ address: parseIp('127.0.0.1'), port }, never)).rejects.toMatchObject({ reason: 'refused' })
