@@ -206,6 +206,8 @@ describe.skipIf(reason !== null)(`the policy in the kernel's rules${reason === n
   let inside: TunPort
   let outside: TunPort
   const passed = new Set<number>()
+  /** What came back to the leases, by its mark. */
+  const returned = new Set<number>()
 
   beforeAll(async () => {
     shellOk(
@@ -216,17 +218,21 @@ describe.skipIf(reason !== null)(`the policy in the kernel's rules${reason === n
     shellOk(
       'ip address add 8.7.6.5/32 dev lo; ip -6 address add 2a22::1/128 dev lo nodad; ip route add default dev out; ip -6 route add default dev out',
     )
-    inside.attach({ packets: () => {}, drained: () => {}, ended: () => {} })
-    outside.attach({
-      packets: (batch) => {
+    const collect = (into: Set<number>) => ({
+      packets: (batch: PacketBatch) => {
         for (let i = 0; i < batch.count; i++) {
           const end = batch.end(i)
-          if (end - batch.start(i) >= 36 && batch.view.getUint32(end - 8) === MARK) passed.add(batch.view.getUint32(end - 4))
+          // An error quotes the packet, its mark at the end: only what is UDP still is the packet itself.
+          const protocol = batch.bytes[batch.start(i) + (batch.bytes[batch.start(i)]! >> 4 === 4 ? 9 : 6)]
+          const isOwn = into === passed || protocol === Protocol.udp
+          if (isOwn && end - batch.start(i) >= 36 && batch.view.getUint32(end - 8) === MARK) into.add(batch.view.getUint32(end - 4))
         }
       },
       drained: () => {},
       ended: () => {},
     })
+    inside.attach(collect(returned))
+    outside.attach(collect(passed))
   })
   afterAll(() => {
     inside.close()
@@ -309,6 +315,14 @@ describe.skipIf(reason !== null)(`the policy in the kernel's rules${reason === n
       expect(probes.length).toBeGreaterThan(passed.size)
     },
   )
+
+  test('leases are kept apart by a rule of their own, also where every private network may be reached', async () => {
+    await load({ privateDestinations: ['0.0.0.0/0', '::/0'] })
+    returned.clear()
+    await send(['100.89.0.9', 'fd73::9', '100.89.0.2', '1.1.1.1'].map((text) => ({ to: parseIp(text), port: 80 })))
+    expect([[...passed], [...returned]]).toEqual([[3], []])
+    expect(shellOk(`nft list counter inet ${DEVICE.replace('-', '_')} between_leases`)).toMatch(/packets [23] /)
+  })
 
   test('both metadata forms, and private addresses in every form that wraps one, are refused by a policy that accepts everything', async () => {
     await load({})

@@ -111,7 +111,7 @@ function anyRules(rules: readonly PolicyRule[], family: 4 | 6, match: NetworkMat
 }
 
 function addressMatch({ network }: PolicyRule, match: NetworkMatch): string {
-  // A prefix of no bits is every address, which nft has no word for.
+  // A prefix of no bits is every address: nothing to look at.
   return network === null || network.bits === 0 ? '' : match(network)
 }
 
