@@ -1,12 +1,13 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
+import { PassThrough } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { TcpConnection } from '../../../../src/netstack/index.ts'
 import { tcpPacket } from '../../../support/ip-packets.ts'
 import { until } from '../../../support/processes.ts'
-import { device, RawMachine, StackMachine, TunWorld, type WorldOptions } from '../../../support/tun-world.ts'
+import { device, OutsideClient, RawMachine, StackMachine, TunWorld, type WorldOptions } from '../../../support/tun-world.ts'
 import { endpoint } from '../../../support/virtual-net.ts'
 
 const cleanUps: (() => void)[] = []
@@ -160,19 +161,26 @@ describe('TCP over a TUN', () => {
   })
 
   test('a stream that stands only after the machine has gone is given back', async () => {
-    const { machine: port, client, ingress } = world()
-    const machine = new RawMachine(port)
-    const serverPort = await serve(() => {})
+    const stream = new PassThrough()
     const gate = Promise.withResolvers<void>()
-    client.hold = gate.promise
-    const fields = { from: device.own4, to: '11.0.0.1', fromPort: 1025, toPort: serverPort }
+    /** Too late to notice that it was given up. */
+    class LateClient extends OutsideClient {
+      override async connect(): ReturnType<OutsideClient['connect']> {
+        this.opening++
+        await gate.promise
+        return { stream, address: null }
+      }
+    }
+    const client = new LateClient()
+    const { machine: port, ingress } = world({ client })
+    const machine = new RawMachine(port)
+    const fields = { from: device.own4, to: '11.0.0.1', fromPort: 1025, toPort: 80 }
     machine.send(tcpPacket(fields))
     await until('the stream is asked for', 2000, () => client.opening === 1)
     machine.send(tcpPacket({ ...fields, flags: 4, sequence: 1001 }))
-    await until('the search is given up', 2000, () => client.aborted === 1)
+    await until('it is given up', 2000, () => ingress.counts.tcpFlows === 0)
     gate.resolve()
-    await until('all is over', 2000, () => client.opening === 0 && client.streams.size === 0)
-    expect(ingress.counts.tcpFlows).toBe(0)
+    await until('it is given back', 2000, () => stream.destroyed)
     expect(machine.received).toEqual([])
   })
 
