@@ -34,6 +34,7 @@ export function killSwitchText(plan: KillSwitchPlan): string {
   const { device, uid, localNetwork } = plan
   const bypass = byFamily(plan.bypass)
   const who = uid === null ? '' : ` meta skuid ${uid}`
+  const mark = `meta mark set 0x${BYPASS_MARK.toString(16)}`
   const around = (chain: 'output' | 'forward'): string[] =>
     ([4, 6] as const).flatMap((family) => {
       const ip = family === 4 ? 'ip' : 'ip6'
@@ -102,6 +103,19 @@ export function killSwitchText(plan: KillSwitchPlan): string {
         'counter name blocked_forwarded drop',
       ],
       '}',
+      '# What answers around the tunnel came by its way: firewalls that ask for the route back (fib saddr . mark . iif) find it by this mark.',
+      'chain prerouting_allowed {',
+      [
+        ...([4, 6] as const).flatMap((family) => {
+          const ip = family === 4 ? 'ip' : 'ip6'
+          return [
+            `${ip} saddr . meta l4proto . th sport @allowed${family} ${mark} accept`,
+            `${ip} saddr . meta l4proto @hosts${family} ${mark} accept`,
+          ]
+        }),
+        `meta l4proto . th dport @serving ${mark} accept`,
+      ],
+      '}',
       '# Nobody on a link learns by its answers which address the device has (CVE-2019-14899).',
       'chain prerouting {',
       [
@@ -110,6 +124,7 @@ export function killSwitchText(plan: KillSwitchPlan): string {
           const own = plan.addresses.filter((address) => address.includes(':') === (ip === 'ip6'))
           return own.length === 0 ? [] : [`iifname != { "lo", "${device}" } ${ip} daddr { ${own.join(', ')} } drop`]
         }),
+        `iifname != { "lo", "${device}" } meta mark 0 jump prerouting_allowed`,
       ],
       '}',
     ],

@@ -1,9 +1,9 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { ShallotError } from '../../src/base/index.ts'
 import { NFT_TABLE, ResolvConf, repair, type VpnConfig, vpnWithoutNode } from '../../src/vpn/index.ts'
 import { enterOwnNetwork, shellOk } from '../support/own-network.ts'
-import { type Program, run } from '../support/processes.ts'
+import { type Program, run, shallot } from '../support/processes.ts'
 import { BlockNetwork, places, UplinkCapture } from './support/block-network.ts'
 
 const reason = enterOwnNetwork()
@@ -23,6 +23,8 @@ interface Said {
 describe.skipIf(reason !== null)(`a VPN whose node dies${reason === null ? '' : ` (${reason})`}`, () => {
   let network: BlockNetwork
   let before = ''
+  let original = ''
+  let modified = 0
 
   async function nodeWith(
     steps: string,
@@ -63,6 +65,8 @@ describe.skipIf(reason !== null)(`a VPN whose node dies${reason === null ? '' : 
   beforeAll(async () => {
     network = await BlockNetwork.create()
     before = network.snapshot()
+    original = readFileSync(network.resolvConf, 'utf8')
+    modified = statSync(network.resolvConf).mtimeMs / 1000
   })
   afterEach(async () => {
     await repair(network.dir, { force: true, resolvConf: new ResolvConf(network.resolvConf) }).catch(() => {})
@@ -112,6 +116,43 @@ describe.skipIf(reason !== null)(`a VPN whose node dies${reason === null ? '' : 
     await repaired()
     expect(network.snapshot()).toBe(before)
     await capture.stop()
+  })
+
+  test('a resolv.conf that is a container’s bind mount is written in place and given back', async () => {
+    const [place, mounted] = [network.resolvConf, `${network.dir}/mounted`]
+    writeFileSync(mounted, 'nameserver 9.9.9.9\n')
+    const args = [program, network.dir, place, 'up,die']
+    const script = `mount --bind ${mounted} ${place}; "$@"; cat ${place}; echo; exec "$0" ${args.slice(0, 3).join(' ')} protect,down`
+    const { stdout, log } = await run('unshare', ['--mount', 'sh', '-c', script, process.execPath, process.execPath, ...args], {
+      timeoutMs: 30_000,
+    })
+    expect(stdout, log).toContain('nameserver 10.83.104.1')
+    expect(stdout).toMatch(/"step":"down".*"state":"down"/)
+    expect(readFileSync(mounted, 'utf8')).toBe('nameserver 9.9.9.9\n')
+    expect(network.snapshot()).toBe(before)
+  })
+
+  test('the command line lifts the block of a node that is gone, and repairs what is left', async () => {
+    const cli = (...args: string[]) => shallot(['vpn', ...args, '--dir', network.dir], { env: { XDG_RUNTIME_DIR: network.dir } })
+    await nodeWith('up,die')
+    expect(await cli('status')).toMatchObject({ code: 4, stdout: expect.stringMatching(/^VPN\s+blocked/) })
+    expect(await cli('down')).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^Undone: the machine's resolver.*\nUndone: .*rules.*\nUndone: the kill switch/),
+    })
+    expect(network.snapshot()).toBe(before)
+    expect((await cli('status')).code).toBe(3)
+    expect(await cli('repair')).toMatchObject({ code: 2, log: expect.stringMatching(/nothing to undo/) })
+    await nodeWith('up,die')
+    rmSync(`${network.dir}/vpn.json`)
+    expect(await cli('repair')).toMatchObject({ code: 1, log: expect.stringMatching(/another Shallot node/) })
+    expect(blockStands()).toBe(true)
+    const forced = await cli('repair', '--force', '--json')
+    expect(JSON.parse(forced.stdout)).toEqual({ undone: ['routing', 'kill-switch'] })
+    // Its original went with the state file.
+    writeFileSync(network.resolvConf, original)
+    utimesSync(network.resolvConf, modified, modified)
+    expect(network.snapshot()).toBe(before)
   })
 
   test('a node that is stopped in order leaves its block, or restores everything, as it was told', async () => {

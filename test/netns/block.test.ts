@@ -81,6 +81,7 @@ print('up', flush=True)`
       ...['tcp', 'udp'].flatMap((protocol) =>
         [53, 853].map((port) => `613: from all ipproto ${protocol} dport ${port} lookup 5158 proto 158`),
       ),
+      '614: from all fwmark 0x53484c00 lookup main proto 158',
       '614: from all to 14.0.0.0/8 lookup main proto 158',
       ...['10.0.0.0/8', '169.254.0.0/16', '172.16.0.0/12', '192.168.0.0/16', '224.0.0.0/24', '239.0.0.0/8', '255.255.255.255'].map(
         (net) => `615: from all to ${net} lookup main suppress_prefixlength 0 proto 158`,
@@ -124,6 +125,27 @@ print('up', flush=True)`
       await expect.poll(() => vpn.facts().problems, { timeout: 5_000 }).toEqual([expect.stringMatching(/uplink0 is strict/)])
     } finally {
       shellOk(`sysctl -qw net.ipv4.conf.${places.device}.rp_filter=0`)
+    }
+  })
+
+  test('a firewall that asks for the route back, as firewalld does, lets in what answers', async () => {
+    const chain = 'inet firewall prerouting'
+    const filter = ['ipv4', 'ipv6'].map((family) => `nft add rule ${chain} meta nfproto ${family} fib saddr . mark . iif oif missing drop`)
+    shellOk(`nft add table inet firewall
+      nft 'add chain ${chain} { type filter hook prerouting priority raw + 10; }'
+      nft add rule ${chain} icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept
+      ${filter.join('\n')}`)
+    try {
+      await vpnWith({ bypass: [places.bypass4] }, { serving: () => [{ protocol: 'tcp', port: 4460 }] }).up()
+      expect(connects(places.guard4, places.guardPort)).toBe(true)
+      expect(connects(places.guard6, places.guardPort)).toBe(true)
+      expect(connects(places.inBypass4, 80)).toBe(true)
+      const listener = network.start('nc', ['-l', '-k', '-p', '4460'])
+      const dial = () => network.onRouter(`nc -z -w 1 -s ${places.server4} ${places.machine4} 4460 && echo connected`)
+      await expect.poll(() => dial().trim(), { timeout: 10_000 }).toBe('connected')
+      await listener.stop('SIGKILL')
+    } finally {
+      shellOk('nft delete table inet firewall')
     }
   })
 
@@ -272,9 +294,8 @@ print('up', flush=True)`
     expect(readFileSync(network.resolvConf, 'utf8')).toBe(original)
   })
 
-  test('a bind mount in its place is written in place; an immutable one is left, and said', async () => {
+  test('a resolv.conf that can’t be changed is left, and that is said, or it is an error where it was asked for', async () => {
     const original = readFileSync(network.resolvConf, 'utf8')
-    // Another mount namespace can't be entered here; a file system that refuses renames over the name stands for it.
     const vpn = vpnWith({ dns: 'auto' }, { resolvConf: new ResolvConf('/proc/version') })
     const facts = await vpn.up()
     expect(facts).toMatchObject({ state: 'up', dns: { how: 'none' }, problems: [expect.stringMatching(/can't be changed/)] })

@@ -24,8 +24,9 @@ export async function vpnUp(options: VpnOptions): Promise<number> {
 /** `shallot vpn down`: by the node, or, when none runs, by undoing what it left. */
 export async function vpnDown(options: VpnOptions): Promise<number> {
   const node = await nodeIfAny(options)
-  if (node === null) return undo(options, false)
-  const vpn = await node.vpnDown()
+  const left = node === null ? await vpnWithoutNode(dirOf(options), Date.now()) : null
+  if (node === null && left?.state !== 'down') return undo(options, false)
+  const vpn = (await node?.vpnDown()) ?? left
   if (options.json) sayJson(vpn)
   else say('The VPN is down: this machine sends as it did before.')
   return 0

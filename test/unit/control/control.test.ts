@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type NodeId, ShallotError, silentLogger } from '../../../src/base/index.ts'
 import { ControlClient, type ControlServer, runningNodes, startControl } from '../../../src/control/index.ts'
 import type { NatFacts } from '../../../src/nat/index.ts'
-import { FakeNode, fakeCircuit, fakeStatus } from '../../support/fake-node.ts'
+import { FakeNode, fakeCircuit, fakeStatus, fakeVpn } from '../../support/fake-node.ts'
 import { temporaryFolder } from '../../support/processes.ts'
 
 const peer = '12D3KooWKktysxBH5AU7yAvm5J3Eq7q6UJrSXiX9BUSeq8n15EPw' as NodeId
@@ -81,6 +81,17 @@ describe('a client of the control API', () => {
     expect(node.asked).toEqual([`reach ${peer}`])
     node.failure = new ShallotError('not-serving', 'only a client', { kind: 'usage', retry: 'never' })
     await expect(client().reach(peer)).rejects.toMatchObject({ code: 'not-serving' })
+  })
+
+  test('is told of the VPN, and has it go up and down', async () => {
+    expect(await client().vpn()).toBeNull()
+    expect(await client().vpnUp()).toEqual(fakeVpn)
+    expect(await client().vpn()).toEqual(fakeVpn)
+    expect(await client().vpnDown()).toMatchObject({ state: 'down', device: null })
+    expect(node.asked).toEqual(['vpnUp', 'vpnDown'])
+    node.failure = new ShallotError('vpn-not-permitted', 'it needs CAP_NET_ADMIN', { kind: 'host', retry: 'never' })
+    await expect(client().vpnUp()).rejects.toMatchObject({ code: 'vpn-not-permitted', message: 'it needs CAP_NET_ADMIN' })
+    await expect(client().vpnDown()).rejects.toMatchObject({ code: 'vpn-not-permitted' })
   })
 
   test('that goes away while the node reaches for another ends that', async () => {
