@@ -270,6 +270,7 @@ export class Vpn {
     this.#logger.error('the VPN carries nothing now; the block stays, and it is tried again', { error: why })
     this.#enter('armed')
     if (this.#stopping.signal.aborted) return
+    if (this.#retryTimer !== null) clearTimeout(this.#retryTimer)
     this.#retryTimer = setTimeout(() => void this.#operations.take(() => this.#tryAgain()), this.#retryMs)
     this.#retryTimer.unref()
     this.#retryMs = Math.min(this.#retryMs * 2, vpnLimits.retryMostMs)

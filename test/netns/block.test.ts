@@ -1,6 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { ShallotError } from '../../src/base/index.ts'
+import { openTun } from '../../src/tun/index.ts'
 import { type AllowedPeer, ResolvConf, repair, type Vpn, type VpnConfig, type VpnModules } from '../../src/vpn/index.ts'
 import { enterOwnNetwork, shellOk } from '../support/own-network.ts'
 import { BlockNetwork, places } from './support/block-network.ts'
@@ -257,6 +259,55 @@ print('up', flush=True)`
     await expect(vpnWith({}, more).up()).rejects.toThrow(/no (device|path)/)
     expect(network.snapshot()).toBe(before)
     await expect(repair(network.dir)).rejects.toMatchObject({ code: 'vpn-nothing-to-undo' })
+  })
+
+  test('a start whose device is not to be had keeps the block, says why, and goes up once it is', async () => {
+    const before = network.snapshot()
+    let busy = 2
+    const vpn = vpnWith(
+      { up: true },
+      {
+        openDevice: async (options) => {
+          if (busy-- > 0) throw new ShallotError('tun-unavailable', 'the device is in use', { kind: 'host', retry: 'later' })
+          return openTun(options)
+        },
+      },
+    )
+    await vpn.protect()
+    expect(vpn.facts()).toMatchObject({ state: 'blocked', allowed: guards, device: null })
+    await vpn.start()
+    expect(vpn.facts()).toMatchObject({ state: 'blocked', problems: ['the device is in use'] })
+    await expect(vpn.up()).rejects.toMatchObject({ code: 'tun-unavailable' })
+    expect(connects(places.server4, 80)).toBe(false)
+    expect(connects(places.guard4, places.guardPort)).toBe(true)
+    await expect.poll(() => vpn.facts().state, { timeout: 10_000 }).toBe('up')
+    expect(vpn.facts().problems).toEqual([])
+    await vpn.down()
+    expect(network.snapshot()).toBe(before)
+  })
+
+  test('a mesh that carries nothing is blocked, and up once it does', async () => {
+    let carries = false
+    const vpn = vpnWith({}, { canCarry: () => carries, whenReady: () => Promise.reject(new Error('not within the time')) })
+    expect(await vpn.up()).toMatchObject({
+      state: 'blocked',
+      problems: [expect.stringMatching(/no circuit/)],
+      device: { name: 'shallot0' },
+    })
+    carries = true
+    expect(vpn.facts()).toMatchObject({ state: 'up', problems: [] })
+  })
+
+  test('where IPv6 is switched off the rest goes up, and IPv6 that comes later is blocked', async () => {
+    shellOk('sysctl -qw net.ipv6.conf.default.disable_ipv6=1')
+    try {
+      const facts = await vpnWith().up()
+      expect(facts).toMatchObject({ state: 'up', device: { addresses: ['10.83.104.2/30'] }, dns: { servers: ['10.83.104.1'] } })
+      expect(connects(places.server6, 80)).toBe(false)
+      expect(connects(places.guard6, places.guardPort)).toBe(true)
+    } finally {
+      shellOk('sysctl -qw net.ipv6.conf.default.disable_ipv6=0')
+    }
   })
 
   test('a device that is removed from outside is made again, and nothing gets out meanwhile', async () => {
