@@ -206,6 +206,15 @@ describe('raw packets over a TUN', () => {
     })
   }
 
+  test('packets of one batch go their ways, each in order', async () => {
+    const { machine, exit, client } = world()
+    const fields = { from: device.own4, to: '11.0.0.1' }
+    const udp = (fromPort: number): Uint8Array => udpPacket({ ...fields, fromPort, toPort: 9 })
+    machine.send(udp(1), udp(2), echoPacket({ ...fields, id: 1 }), udp(3), echoPacket({ ...fields, id: 2 }), udp(4))
+    await until('all are on their way', 2000, () => exit.leases[0]?.received.length === 2 && client.associations === 4)
+    expect(exit.last.seen.map(({ icmp }) => icmp!.identifier)).toEqual([1, 2])
+  })
+
   test('both families share a lease; one that the exit does not serve is refused', async () => {
     const { machine, exit } = world({ exit: new FakeExit({ address6: null }) })
     machine.send(echoPacket({ from: device.own4, to: '11.0.0.1' }), echoPacket({ from: device.own6, to: '2a0b::1' }))
