@@ -7,6 +7,7 @@ import type { GuardSample } from '../path/index.ts'
 import type { CircuitEnd } from './circuit-facts.ts'
 import { hasAnswered } from './has-answered.ts'
 import type { LivenessOptions } from './liveness.ts'
+import type { StreamTold } from './open-streams.ts'
 import { OwnCircuit } from './own-circuit.ts'
 import { StreamError } from './stream-error.ts'
 
@@ -32,6 +33,7 @@ export interface CircuitBuild {
   /** The guard's channel is open; the hops follow. */
   readonly begun: (circuit: OwnCircuit) => void
   readonly streamEnded: () => void
+  readonly streamTold: StreamTold
   readonly doubted: () => void
   readonly closed: (end: CircuitEnd) => void
 }
@@ -45,9 +47,9 @@ export async function buildCircuit(modules: CircuitBuilderModules, build: Circui
   const [guard] = build.path as [NodeId]
   const channel = await openGuardChannel(modules, build, guard)
   const { suite, memory, logger, liveness } = modules
-  const { streamEnded, doubted, closed } = build
+  const { streamEnded, streamTold, doubted, closed } = build
   const machine = createClientCircuit({ suite, memory })
-  const circuit = new OwnCircuit({ machine, channel, memory, liveness, now, logger, streamEnded, doubted, closed })
+  const circuit = new OwnCircuit({ machine, channel, memory, liveness, now, logger, streamEnded, streamTold, doubted, closed })
   build.begun(circuit)
   for (const [index, id] of build.path.entries()) {
     const relay = view.get(id)

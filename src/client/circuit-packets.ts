@@ -11,6 +11,7 @@ import {
   type PacketPortHandlers,
 } from '../packet/index.ts'
 import type { StreamFacts } from './circuit-facts.ts'
+import { newStreamNumber, type StreamTold } from './open-streams.ts'
 import type { PacketLease } from './service.ts'
 import { StreamError } from './stream-error.ts'
 
@@ -23,6 +24,7 @@ export interface PacketCircuit {
   send(stream: number, batch: PacketBatch, from: number, to: number): number
   close(stream: number): void
   now(): number
+  readonly told: StreamTold
 }
 
 interface Lease {
@@ -46,9 +48,10 @@ export class CircuitPackets {
     return this.#leases.size
   }
 
-  /** @param number what people see of it */
-  asked(stream: number, number: number): void {
-    this.#leases.set(stream, { number, openedAt: this.#circuit.now(), port: null })
+  asked(stream: number): void {
+    const lease: Lease = { number: newStreamNumber(), openedAt: this.#circuit.now(), port: null }
+    this.#leases.set(stream, lease)
+    this.#circuit.told('open', factsOf(lease))
   }
 
   /** The exit has leased addresses. Null when they are not wanted any more. */
@@ -74,16 +77,25 @@ export class CircuitPackets {
 
   /** The other side has closed it, or refused. False when it was given back meanwhile. */
   closed(stream: number, reason: EndReason): boolean {
-    const lease = this.#leases.get(stream)
+    const lease = this.#take(stream)
     if (!lease) return false
-    this.#leases.delete(stream)
     lease.port?.end(reason === 'done' ? null : new StreamError(reason))
     return true
   }
 
   /** Given back from this side. */
   close(stream: number): void {
-    if (this.#leases.delete(stream)) this.#circuit.close(stream)
+    if (this.#take(stream)) this.#circuit.close(stream)
+  }
+
+  /** Ends the lease that people see under this number. False when there is none. */
+  cut(number: number): boolean {
+    const found = [...this.#leases].find(([, lease]) => lease.number === number)
+    if (!found) return false
+    const [stream, { port }] = found
+    this.close(stream)
+    port?.end(new StreamError('aborted'))
+    return true
   }
 
   /** The circuit is gone. */
@@ -92,15 +104,27 @@ export class CircuitPackets {
   }
 
   facts(): StreamFacts[] {
-    return [...this.#leases.values()].map(({ number, openedAt, port }) => ({
-      id: number,
-      kind: 'packets',
-      target: null,
-      openedAt,
-      state: port === null ? 'connecting' : 'open',
-      bytesIn: port?.stats.receivedBytes ?? 0,
-      bytesOut: port?.stats.sentBytes ?? 0,
-    }))
+    return [...this.#leases.values()].map(factsOf)
+  }
+
+  #take(stream: number): Lease | undefined {
+    const lease = this.#leases.get(stream)
+    if (!lease) return undefined
+    this.#leases.delete(stream)
+    this.#circuit.told('closed', factsOf(lease))
+    return lease
+  }
+}
+
+function factsOf({ number, openedAt, port }: Lease): StreamFacts {
+  return {
+    id: number,
+    kind: 'packets',
+    target: null,
+    openedAt,
+    state: port === null ? 'connecting' : 'open',
+    bytesIn: port?.stats.receivedBytes ?? 0,
+    bytesOut: port?.stats.sentBytes ?? 0,
   }
 }
 

@@ -1,13 +1,8 @@
 import { messageOf, type NodeId, type Random, type ShallotError } from '../base/index.ts'
 import {
-  blameFor,
-  type CircuitFailure,
-  type CircuitPurpose,
   type CircuitRequest,
   choosePath,
-  type ExitNeed,
   explainFailure,
-  type PathChoice,
   type PathConfig,
   type PathViews,
   type PoolBuild,
@@ -19,31 +14,8 @@ import {
 } from '../path/index.ts'
 import { buildCircuit, type CircuitBuilderModules } from './circuit-builder.ts'
 import { CircuitBuildError, type CircuitEnd } from './circuit-facts.ts'
-import type { OwnCircuit } from './own-circuit.ts'
+import { failureOf, hopsBehindNat, isOfNat, type PoolEvent, type PooledCircuit } from './pooled-circuit.ts'
 import { StreamError } from './stream-error.ts'
-
-/** A circuit of ours, from the choice of its path to its end. Times are monotonic ms. */
-export interface PooledCircuit {
-  readonly id: number
-  readonly choice: PathChoice
-  readonly need: ExitNeed
-  readonly createdAt: number
-  readonly spread: number
-  state: 'building' | 'ready' | 'retired' | 'closed'
-  purpose: CircuitPurpose | null
-  isolation: string | null
-  firstUsedAt: number | null
-  readyAt: number | null
-  /** Null until the guard's channel is open. */
-  circuit: OwnCircuit | null
-  end: CircuitEnd | null
-  /** Whether its first use has been told to the guard's tally. */
-  useNoted: boolean
-  /** Bytes at the last measurement, and when. */
-  measured: { bytes: number; at: number }
-}
-
-export type PoolEvent = { readonly type: 'open' | 'closed'; readonly circuit: PooledCircuit }
 
 interface Waiting {
   readonly request: CircuitRequest
@@ -174,6 +146,31 @@ export class CircuitPool {
     this.plan()
   }
 
+  /** Wishes about paths have changed: as `retireAll`, and circuits that are being built are not used either. */
+  pathsChanged(): void {
+    for (const entry of this.#circuits.values()) entry.unwanted ||= entry.state === 'building'
+    this.retireAll()
+  }
+
+  /** Ends one circuit, with its streams. Null when there is none with this number. */
+  close(id: number): PooledCircuit | null {
+    const entry = this.#circuits.get(id)
+    if (!entry) return null
+    // One that is being built ends when it stands: a build that is broken off would be counted against its guard.
+    if (entry.state === 'building') entry.unwanted = true
+    else {
+      entry.state = 'retired'
+      entry.circuit?.close('requested')
+    }
+    this.plan()
+    return entry
+  }
+
+  /** Resets the stream that people see under this number; which circuit it was on, or null when there is none. */
+  closeStream(number: number): PooledCircuit | null {
+    return [...this.#circuits.values()].find(({ circuit }) => circuit?.closeStream(number)) ?? null
+  }
+
   /** Ends every circuit, with its streams: the network under them is gone. */
   closeAll(): void {
     for (const entry of [...this.#circuits.values()]) {
@@ -233,7 +230,7 @@ export class CircuitPool {
   #facts(): PoolCircuit[] {
     const facts: PoolCircuit[] = []
     for (const entry of this.#circuits.values()) {
-      if (entry.state !== 'building' && entry.state !== 'ready') continue
+      if ((entry.state !== 'building' && entry.state !== 'ready') || entry.unwanted) continue
       const exit = entry.choice.relays[2]
       facts.push({
         id: entry.id,
@@ -340,6 +337,7 @@ export class CircuitPool {
       readyAt: null,
       circuit: null,
       end: null,
+      unwanted: false,
       useNoted: false,
       measured: { bytes: 0, at: now() },
     }
@@ -357,6 +355,7 @@ export class CircuitPool {
           this.#closeIfIdle(entry)
           if (entry.state !== 'closed') this.plan()
         },
+        streamTold: (what, stream) => this.#m.event({ type: `stream-${what}`, circuit: entry, stream }),
         doubted: () => this.plan(),
         closed: (end) => this.#closed(entry, end),
       })
@@ -367,7 +366,7 @@ export class CircuitPool {
       return why
     }
     entry.readyAt = now()
-    entry.state = 'ready'
+    entry.state = entry.unwanted ? 'retired' : 'ready'
     this.#built++
     this.#aheadFailures = 0
     this.#aheadAfter = 0
@@ -375,8 +374,9 @@ export class CircuitPool {
     guards.noteBuild(choice.path[0], true)
     this.#m.guardsChanged()
     this.#health.noteSuccess(choice.path, now())
-    entry.circuit?.ping().catch(() => {})
+    entry.circuit?.pingHops()
     this.#m.event({ type: 'open', circuit: entry })
+    this.#closeIfIdle(entry)
     this.plan()
     return entry
   }
@@ -475,19 +475,4 @@ export class CircuitPool {
       for (const id of entry.choice.path) this.#m.view.noteMeasured(id as NodeId, rate)
     }
   }
-}
-
-function failureOf(end: CircuitEnd): CircuitFailure {
-  return { reason: end.reason, origin: end.origin, hop: end.hop, established: end.hops, silent: end.silent }
-}
-
-function hopsBehindNat({ choice }: PooledCircuit): number[] {
-  return choice.relays.flatMap(({ reach }, index) => (reach === 'direct' ? [] : [index]))
-}
-
-/** Whether only relays behind NAT are to blame: their routers and NAT relays fail often, and that tells nothing of the guard. */
-function isOfNat(entry: PooledCircuit, end: CircuitEnd): boolean {
-  const behindNat = hopsBehindNat(entry)
-  const blamed = blameFor(failureOf(end), entry.choice.path.length, behindNat)
-  return blamed.length > 0 && blamed.every(({ hop }) => behindNat.includes(hop))
 }

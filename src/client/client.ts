@@ -1,10 +1,11 @@
 import { isIpText, type Logger, messageOf, type NodeId, parseIp } from '../base/index.ts'
 import type { ResolveAnswer, Target } from '../onion/index.ts'
 import type { CircuitPurpose } from '../path/index.ts'
-import type { CircuitPool, PooledCircuit } from './circuit-pool.ts'
+import type { CircuitPool } from './circuit-pool.ts'
 import type { CircuitStream } from './circuit-stream.ts'
 import type { ClientConfig } from './config.ts'
 import type { OwnCircuit } from './own-circuit.ts'
+import type { PooledCircuit } from './pooled-circuit.ts'
 import type { ClientService, DatagramAssociation, PacketLease, StreamOptions } from './service.ts'
 import { StreamError } from './stream-error.ts'
 

@@ -12,39 +12,20 @@ import type {
   Target,
 } from '../onion/index.ts'
 import type { PacketBatch } from '../packet/index.ts'
+import { CircuitDatagrams } from './circuit-datagrams.ts'
 import { CircuitBuildError, type CircuitEnd, type CircuitHop, type StreamFacts } from './circuit-facts.ts'
 import { CircuitPackets, PACKET_TERMS } from './circuit-packets.ts'
 import { CircuitStream } from './circuit-stream.ts'
 import { CircuitWatch } from './circuit-watch.ts'
 import type { LivenessOptions } from './liveness.ts'
+import { OpenStreams, type StreamTold } from './open-streams.ts'
 import type { DatagramAssociation, PacketLease } from './service.ts'
 import { StreamError } from './stream-error.ts'
 import { Waiting } from './waiting.ts'
 
-interface Datagrams {
-  readonly number: number
-  readonly openedAt: number
-  readonly receive: (from: Target, bytes: Uint8Array) => void
-  readonly closed: () => void
-}
-
-/** Streams, associations and leases of this process are counted, whatever circuit they are on. */
-let nextNumber = 1
-
 interface Waiter<T> {
   readonly resolve: (value: T) => void
   readonly reject: (error: Error) => void
-}
-
-interface OpenStream {
-  /** Local number, never used again: what people see. */
-  readonly number: number
-  readonly openedAt: number
-  readonly duplex: CircuitStream
-  /** Null: the exit's own resolver. */
-  readonly target: Target | null
-  localDone: boolean
-  remoteDone: boolean
 }
 
 export interface OwnCircuitModules {
@@ -56,6 +37,8 @@ export interface OwnCircuitModules {
   readonly logger: Logger
   /** A stream, a question or an association is over. */
   readonly streamEnded: () => void
+  /** A stream, an association or a lease began or ended, for whoever shows them. */
+  readonly streamTold?: StreamTold
   /** The circuit has become doubtful, or is no more. */
   readonly doubted: () => void
   readonly closed: (end: CircuitEnd) => void
@@ -66,10 +49,10 @@ export class OwnCircuit {
   readonly #m: OwnCircuitModules
   readonly #machine: ClientCircuitMachine
   readonly #channel: CellChannel
-  readonly #streams = new Map<number, OpenStream>()
+  readonly #streams: OpenStreams
   readonly #connecting = new Waiting<{ stream: CircuitStream; address: string | null }>()
   readonly #resolving = new Waiting<readonly ResolveAnswer[]>()
-  readonly #datagrams = new Map<number, Datagrams>()
+  readonly #datagrams: CircuitDatagrams
   readonly #leasing = new Waiting<PacketLease>()
   readonly #packets: CircuitPackets
   /** Packets are in an application's hands: what it does now is carried out after. */
@@ -93,10 +76,14 @@ export class OwnCircuit {
       this.#machine.handleTimeout(this.#m.now())
       this.#flush()
     })
+    const told: StreamTold = modules.streamTold ?? (() => {})
+    this.#streams = new OpenStreams(modules.now, told)
+    this.#datagrams = new CircuitDatagrams(modules.now, told)
     this.#packets = new CircuitPackets({
       send: (stream, batch, from, to) => this.#sendPackets(stream, batch, from, to),
       close: (stream) => this.#closePackets(stream),
       now: modules.now,
+      told,
     })
     this.#watch = new CircuitWatch({
       machine: modules.machine,
@@ -168,15 +155,31 @@ export class OwnCircuit {
     return this.#machine.minRttMs
   }
 
+  /** The smoothed round trip to each hop that stands; null where none was measured. */
+  hopRttsMs(): (number | null)[] {
+    return Array.from({ length: this.hops }, (_, hop) => this.#machine.hopRttMs(hop))
+  }
+
   streams(): StreamFacts[] {
-    const streams = [...this.#streams].map(([id, { number, duplex, target, openedAt }]): StreamFacts => {
-      const state = this.#connecting.has(id) ? 'connecting' : 'open'
-      const kind = target === null ? 'dns' : 'stream'
-      return { id: number, kind, target, openedAt, state, bytesIn: duplex.bytesIn, bytesOut: duplex.bytesOut }
-    })
-    for (const { number, openedAt } of this.#datagrams.values())
-      streams.push({ id: number, kind: 'datagrams', target: null, openedAt, state: 'open', bytesIn: 0, bytesOut: 0 })
-    return [...streams, ...this.#packets.facts()]
+    return [...this.#streams.facts(), ...this.#datagrams.facts(), ...this.#packets.facts()]
+  }
+
+  /** Ends the stream, association or lease with this number: whoever holds it sees a reset. False when there is none here. */
+  closeStream(number: number): boolean {
+    const stream = this.#streams.numbered(number)
+    if (stream) {
+      stream.duplex.destroy(new StreamError('aborted'))
+      return true
+    }
+    const association = this.#datagrams.numbered(number)
+    if (association !== undefined) {
+      this.#machine.closeDatagrams(association)
+      this.#datagrams.closed(association)
+      this.#schedule()
+      this.#m.streamEnded()
+      return true
+    }
+    return this.#packets.cut(number)
   }
 
   /** Adds the next hop. Resolves with the round trip of its handshake, ms. @throws CircuitBuildError */
@@ -213,7 +216,7 @@ export class OwnCircuit {
         })
         // A stream nobody holds yet may be destroyed with an error: that is told through the promise.
         duplex.on('error', () => {})
-        this.#streams.set(id, { number: nextNumber++, openedAt: this.#m.now(), duplex, target, localDone: false, remoteDone: false })
+        this.#streams.add(id, duplex, target)
         return id
       },
       () => this.#streams.get(id)?.duplex.destroy(),
@@ -235,11 +238,11 @@ export class OwnCircuit {
   openDatagrams(receive: (from: Target, bytes: Uint8Array) => void, closed: () => void): DatagramAssociation {
     if (this.#end) throw new StreamError('circuit-lost')
     const id = this.#machine.openDatagrams(this.#m.now())
-    this.#datagrams.set(id, { number: nextNumber++, openedAt: this.#m.now(), receive, closed })
+    this.#datagrams.add(id, receive, closed)
     this.#schedule()
     return {
       send: (to, bytes) => {
-        if (this.#end || !this.#datagrams.has(id)) return
+        if (this.#end || !this.#datagrams.sent(id, bytes.length)) return
         this.#machine.sendDatagram(id, to, bytes, this.#m.now())
         this.#watch.sent()
         this.#schedule()
@@ -260,12 +263,19 @@ export class OwnCircuit {
       this.#leasing,
       () => {
         id = this.#machine.openPackets(PACKET_TERMS, this.#m.now())
-        this.#packets.asked(id, nextNumber++)
+        this.#packets.asked(id)
         return id
       },
       () => this.#packets.close(id),
       signal,
     )
+  }
+
+  /** Measures the round trip to every hop. */
+  pingHops(): void {
+    if (this.#end) return
+    for (let hop = 0; hop < this.hops; hop++) this.#machine.ping(this.#m.now(), hop)
+    this.#flush()
   }
 
   /** The round trip to the last hop, ms. @throws StreamError when the circuit ends first */
@@ -388,7 +398,9 @@ export class OwnCircuit {
         return
       case 'connected': {
         const stream = this.#streams.get(output.stream)
-        if (stream) this.#connecting.resolve(output.stream, { stream: stream.duplex, address: output.address })
+        if (!stream) return
+        stream.isConnected = true
+        this.#connecting.resolve(output.stream, { stream: stream.duplex, address: output.address })
         return
       }
       case 'data':
@@ -408,16 +420,17 @@ export class OwnCircuit {
         this.#m.streamEnded()
         return
       case 'rtt': {
+        if (output.hop !== this.hops - 1) return
         const waiting = this.#pinging
         this.#pinging = []
         for (const waiter of waiting) waiter.resolve(output.rttMs)
         return
       }
       case 'datagram':
-        this.#datagrams.get(output.stream)?.receive(output.peer, output.bytes)
+        this.#datagrams.receive(output.stream, output.peer, output.bytes)
         return
       case 'datagrams-closed':
-        take(this.#datagrams, output.stream)?.closed()
+        this.#datagrams.closed(output.stream)
         this.#m.streamEnded()
         return
       case 'packets':
@@ -479,17 +492,9 @@ export class OwnCircuit {
     for (const waiting of [this.#connecting, this.#resolving, this.#leasing]) waiting.rejectAll(lost)
     for (const waiter of this.#pinging) waiter.reject(lost)
     this.#pinging = []
-    for (const { duplex } of this.#streams.values()) duplex.receiveEnd('circuit-lost')
-    this.#streams.clear()
-    for (const { closed } of this.#datagrams.values()) closed()
-    this.#datagrams.clear()
+    for (const { duplex } of this.#streams.clear()) duplex.receiveEnd('circuit-lost')
+    this.#datagrams.lost()
     this.#packets.lost()
     this.#m.closed(end)
   }
-}
-
-function take<T>(map: Map<number, T>, id: number): T | undefined {
-  const value = map.get(id)
-  map.delete(id)
-  return value
 }

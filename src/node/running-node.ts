@@ -113,6 +113,7 @@ export class RunningNode implements NodeControl {
 
   /** To be called with what the pool tells. */
   poolEvent(event: PoolEvent): void {
+    if (event.type === 'stream-open' || event.type === 'stream-closed') return
     const { view, clocks } = this.#p
     const at = clocks.wall()
     const circuit = circuitFacts(event.circuit, view, clocks, false)

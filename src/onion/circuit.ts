@@ -171,6 +171,8 @@ export interface ClientCircuitMachine extends CircuitMachine {
   /** The measured round trip to the last hop, smoothed, and the least seen; null before the first measurement. */
   readonly rttMs: number | null
   readonly minRttMs: number | null
+  /** The same of any hop, smoothed. */
+  hopRttMs(hop: number): number | null
 }
 
 export interface RelayCircuitMachine extends CircuitMachine {

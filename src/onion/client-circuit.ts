@@ -102,6 +102,10 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
     return this.#endpoint.roundTrips.minMs(this.hops - 1)
   }
 
+  hopRttMs(hop: number): number | null {
+    return this.#endpoint.roundTrips.smoothedMs(hop)
+  }
+
   cellsFrom(hop: number): number {
     return this.#cellsFrom[hop] ?? 0
   }
