@@ -179,12 +179,12 @@ describe.skipIf(reason !== null)(`what every way out of an exit keeps to${reason
     })
 
     it('new connections a second are bounded', async () => {
-      const way = await open({ connectsPerSecond: 1, connectBurst: 3, tun: { newFlowsPerSecond: 1, newFlowBurst: 3 } })
-      const tried = await Promise.allSettled(Array.from({ length: 8 }, () => way.connect(server4, packetPorts.echo)))
+      const way = await open({ connectsPerSecond: 1, connectBurst: 6, tun: { newFlowsPerSecond: 1, newFlowBurst: 6 } })
+      const tried = await Promise.allSettled(Array.from({ length: 16 }, () => way.connect(server4, packetPorts.echo)))
       const made = tried.filter(({ status }) => status === 'fulfilled').length
-      // A kernel's burst is right to one. A SYN that was dropped is sent again after a second, and may then be one of the next.
-      expect(made).toBeGreaterThanOrEqual(2)
-      expect(made).toBeLessThan(8)
+      // A kernel's burst is not right to one. A SYN that was dropped is sent again after a second, and may then be one of the next.
+      expect(made).toBeGreaterThanOrEqual(3)
+      expect(made).toBeLessThan(12)
     })
 
     it('bytes a second of a circuit are bounded', async () => {
