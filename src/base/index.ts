@@ -1,4 +1,5 @@
 export * from './bytes.ts'
+export * from './country.ts'
 export * from './errors.ts'
 export * from './host-name.ts'
 export * from './ip.ts'

@@ -94,6 +94,15 @@ const rules: readonly Rule[] = [
       ? null
       : { key: ['path', 'exitNodes'], message: `path.exit_nodes and path.exclude_nodes both hold ${both}; remove it from one of them` }
   },
+  ({ path }) => {
+    const both = path.exitCountries.find((code) => path.excludeCountries.includes(code))
+    return both === undefined
+      ? null
+      : {
+          key: ['path', 'exitCountries'],
+          message: `path.exit_countries and path.exclude_countries both hold ${quote(both)}; remove it from one of them`,
+        }
+  },
   ({ path }) =>
     path.guardsInUse <= path.guardsPrimary
       ? null

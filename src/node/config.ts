@@ -6,6 +6,7 @@ import { clientConfig } from '../client/index.ts'
 import type { NetworkRules } from '../directory/index.ts'
 import { discoveryConfig } from '../discovery/index.ts'
 import { exitConfig } from '../egress/index.ts'
+import { type GeoConfig, geoConfig } from '../geo/index.ts'
 import { ingressConfig, tunKeys } from '../ingress/index.ts'
 import { linkConfig } from '../link/index.ts'
 import { natConfig, relayServerConfig } from '../nat/index.ts'
@@ -34,6 +35,9 @@ export const configSchema = z.strictObject({
   client: clientConfig.prefault({}).describe('Streams of this client.'),
   ingress: ingressConfig.extend({ tun: tunSection }).prefault({}).describe('Where the traffic of this machine comes in.'),
   path: pathConfig.prefault({}).describe('Which relays the circuits of a client go through.'),
+  geo: geoConfig
+    .prefault({})
+    .describe('In which countries relays are: for display, and for path.exit_countries and path.exclude_countries.'),
   discovery: discoveryConfig.prefault({}).describe('How this node looks for others and keeps its view.'),
   nat: natConfig.prefault({}).describe('How a node that others connect to is reached: behind a home router too.'),
   relay: relayServerConfig.prefault({}).describe('Limits of what a relay does for nodes behind NAT.'),
@@ -74,7 +78,11 @@ export async function parseConfig(text: string, path: string, read: (file: strin
     const message = `${networkFile} names no bootstrap address, so this node could find nobody; add one to its list \`bootstrap\`, or the role "bootstrap" to node.roles`
     throw new ConfigError(path, [loaded.problem(['node', 'network'], message)])
   }
-  return freeze({ ...loaded.value, dir: resolve(base, node.dataDir), network })
+  return freeze({ ...loaded.value, geo: withAbsoluteFile(loaded.value.geo, base), dir: resolve(base, node.dataDir), network })
+}
+
+function withAbsoluteFile({ countriesFile }: GeoConfig, base: string): GeoConfig {
+  return { countriesFile: countriesFile === '' ? '' : resolve(base, countriesFile) }
 }
 
 async function readText(path: string, what: string): Promise<string> {

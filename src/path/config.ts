@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { parseNetwork, parseNodeId } from '../base/index.ts'
+import { countryProblem, parseNetwork, parseNodeId } from '../base/index.ts'
 
 /** Most entries of a list a user writes. */
 const MAX_LIST = 1000
@@ -19,6 +19,11 @@ const nodeIdText = z.string().refine(parses(parseNodeId), { error: 'not a node i
 const networkText = z
   .string()
   .refine(parses(parseNetwork), { error: 'not a network: ADDRESS/BITS (192.0.2.0/24, 2001:db8::/32) or one address' })
+
+const countryText = z.string().superRefine((text, context) => {
+  const problem = countryProblem(text)
+  if (problem !== null) context.addIssue({ code: 'custom', message: problem })
+})
 
 /** Options of path choice, guards and the circuit pool. */
 export const pathConfig = z.strictObject({
@@ -59,6 +64,18 @@ export const pathConfig = z.strictObject({
     .max(MAX_LIST)
     .default([])
     .describe('Strict list of the exits to use. Empty: any. If none of them can serve a target, the request fails.'),
+  exitCountries: z
+    .array(countryText)
+    .max(MAX_LIST)
+    .default([])
+    .describe(
+      'Countries to come out in, as two letters (ISO 3166-1): only exits all of whose known addresses are there. Empty: any. It makes you stand out: few people choose what you choose.',
+    ),
+  excludeCountries: z
+    .array(countryText)
+    .max(MAX_LIST)
+    .default([])
+    .describe('Countries whose relays no path of this node may hold, in any position; nor relays whose country is not known.'),
   circuitLifetimeMs: z
     .int()
     .min(10_000)

@@ -1,4 +1,13 @@
-import { type IpNetwork, type NodeId, networkContains, parseNetwork, parseNodeId } from '../base/index.ts'
+import {
+  type CountryCode,
+  type CountryOf,
+  type IpAddress,
+  type IpNetwork,
+  type NodeId,
+  networkContains,
+  parseNetwork,
+  parseNodeId,
+} from '../base/index.ts'
 import { PACKET_VERSION } from '../onion/index.ts'
 import type { PathConfig } from './config.ts'
 import type { Position, RelayFacts } from './relay-facts.ts'
@@ -22,7 +31,10 @@ export const RULES = [
   'nat-relay-unknown', // reached through NAT relays none of which is in the view, itself reached directly and in the role
   'excluded-node',
   'excluded-network',
+  'excluded-country',
+  'country-unknown', // the user chose by country, and nobody knows where it is
   'not-in-exit-nodes', // the user set a strict list of exits
+  'not-in-exit-countries', // the user chose where to come out, and it is elsewhere, or in several countries
   'own-node', // this node itself, or one that shares network, family or NAT relay with it
   'no-weight', // has no capacity to offer
   'port', // the exit's policy refuses the port
@@ -50,12 +62,22 @@ export interface PathConstraints {
   readonly excludeNetworks: readonly IpNetwork[]
   /** Empty: any exit. */
   readonly exitNodes: ReadonlySet<NodeId>
+  readonly excludeCountries: ReadonlySet<CountryCode>
+  /** Empty: any. */
+  readonly exitCountries: ReadonlySet<CountryCode>
+  /** The countries of a relay's addresses, as far as they are known. Asked only where one of the two sets above holds something. */
+  readonly countriesOf: (relay: Pick<RelayFacts, 'addresses'>) => readonly CountryCode[]
 }
 
-/** The constraints that a configuration means. Its texts have been checked by `pathConfig`. @param self this node's id when it serves as a relay */
+/**
+ * The constraints that a configuration means. Its texts have been checked by `pathConfig`.
+ * @param self this node's id when it serves as a relay
+ * @param countryOf where countries are looked up; each address once
+ */
 export function constraintsOf(
-  config: Pick<PathConfig, 'excludeNodes' | 'excludeNetworks' | 'exitNodes'>,
+  config: Pick<PathConfig, 'excludeNodes' | 'excludeNetworks' | 'exitNodes' | 'excludeCountries' | 'exitCountries'>,
   self: NodeId | null = null,
+  countryOf: CountryOf = () => null,
 ): PathConstraints {
   return {
     self,
@@ -63,6 +85,22 @@ export function constraintsOf(
     excludeNodes: new Set(config.excludeNodes.map(parseNodeId)),
     excludeNetworks: config.excludeNetworks.map(parseNetwork),
     exitNodes: new Set(config.exitNodes.map(parseNodeId)),
+    excludeCountries: new Set(config.excludeCountries),
+    exitCountries: new Set(config.exitCountries),
+    countriesOf: countriesOnce(countryOf),
+  }
+}
+
+/** Looks the countries of a relay up once: its list of addresses is the same object in every version of the view. */
+function countriesOnce(countryOf: CountryOf): PathConstraints['countriesOf'] {
+  const known = new WeakMap<readonly IpAddress[], readonly CountryCode[]>()
+  return ({ addresses }) => {
+    let countries = known.get(addresses)
+    if (!countries) {
+      countries = [...new Set(addresses.flatMap((address) => countryOf(address) ?? []))]
+      known.set(addresses, countries)
+    }
+    return countries
   }
 }
 
@@ -88,8 +126,27 @@ export function userRule(facts: RelayFacts, front: readonly RelayFacts[], positi
   const inNetwork = (place: RelayFacts): boolean =>
     place.addresses.some((address) => excludeNetworks.some((network) => networkContains(network, address)))
   if (excludeNetworks.length > 0 && [facts, ...front].some(inNetwork)) return 'excluded-network'
-  if (position === 'exit' && exitNodes.size > 0 && !exitNodes.has(facts.id)) return 'not-in-exit-nodes'
-  return null
+  const country = excludedCountry([facts, ...front], constraints)
+  if (country) return country
+  if (position !== 'exit') return null
+  if (exitNodes.size > 0 && !exitNodes.has(facts.id)) return 'not-in-exit-nodes'
+  return exitCountry(facts, constraints)
+}
+
+/** One address in an excluded country is enough; and whoever excludes countries does not want a relay that may be in one of them. */
+function excludedCountry(places: readonly RelayFacts[], { excludeCountries, countriesOf }: PathConstraints): Rule | null {
+  if (excludeCountries.size === 0) return null
+  const countries = places.map(countriesOf)
+  if (countries.some((of) => of.some((country) => excludeCountries.has(country)))) return 'excluded-country'
+  return countries.some((of) => of.length === 0) ? 'country-unknown' : null
+}
+
+/** All known addresses must be in the wanted countries: from which of them an exit connects is its own choice. */
+function exitCountry(exit: RelayFacts, { exitCountries, countriesOf }: PathConstraints): Rule | null {
+  if (exitCountries.size === 0) return null
+  const countries = countriesOf(exit)
+  if (countries.length === 0) return 'country-unknown'
+  return countries.every((country) => exitCountries.has(country)) ? null : 'not-in-exit-countries'
 }
 
 /** Adds one refusal. */

@@ -81,12 +81,17 @@ interface Guard {
  * Failures only ever change when a guard is tried next; they never draw a new one. `wall` is wall-clock ms (dates on disk), `now` monotonic ms.
  */
 export class GuardSample {
-  readonly #options: GuardOptions
+  #options: GuardOptions
   #guards: Guard[] = []
   #nextOrder = 0
   #lastSuccessAt: number | null = null
 
   constructor(options: GuardOptions) {
+    this.#options = options
+  }
+
+  /** Other options from now on: guards that are too many by them stay until their time is over. */
+  configure(options: GuardOptions): void {
     this.#options = options
   }
 

@@ -135,6 +135,12 @@ export class PathView {
     return null
   }
 
+  /** What the user's constraints, and they alone, say against a relay at a position. @param facts of a relay that the view may not hold any more */
+  objection(facts: RelayFacts, position: Position): Rule | null {
+    const front = this.#known(facts.via).map((place) => this.relays[place]!)
+    return userRule(facts, front, position, this.constraints)
+  }
+
   #known(ids: readonly NodeId[]): number[] {
     return ids.flatMap((id) => this.#indexes.get(id) ?? [])
   }

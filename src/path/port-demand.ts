@@ -5,12 +5,13 @@ const MAX_PORTS = 16
 
 /** Which ports the next requests will probably be for: those asked for lately, and the web's. Times are monotonic ms. */
 export class PortDemand {
-  readonly #memoryMs: number
+  /** How long a port counts as asked for after its last use. */
+  memoryMs: number
   /** Port to its last use, least recent first. */
   readonly #lastUse = new Map<number, number>()
 
   constructor(memoryMs: number) {
-    this.#memoryMs = memoryMs
+    this.memoryMs = memoryMs
   }
 
   note(port: number, now: number): void {
@@ -22,7 +23,7 @@ export class PortDemand {
   /** Ascending. */
   current(now: number): readonly number[] {
     for (const [port, usedAt] of this.#lastUse) {
-      if (now - usedAt <= this.#memoryMs) break
+      if (now - usedAt <= this.memoryMs) break
       this.#lastUse.delete(port)
     }
     return [...new Set([...FIRST_PORTS, ...this.#lastUse.keys()])].sort((a, b) => a - b)

@@ -1,8 +1,8 @@
 import type { NodeId } from '../base/index.ts'
 import type { Descriptor, View } from '../directory/index.ts'
-import type { PathConstraints } from './constraints.ts'
+import type { PathConstraints, Rule } from './constraints.ts'
 import { PathView } from './path-view.ts'
-import { factsOf, type RelayFacts } from './relay-facts.ts'
+import { factsOf, POSITIONS, type RelayFacts } from './relay-facts.ts'
 
 /** A prepared view is looked at anew at most this often when the number of its relays is the same: editions, weights and ages change all the time. */
 const REFRESH_MS = 1_000
@@ -30,12 +30,29 @@ interface Made {
 /** Keeps the `PathView` of a view, and makes it anew only when relays came or went, or, now and then, when anything else has changed. */
 export class PathViews {
   readonly #view: View
-  readonly #constraints: PathConstraints
+  #constraints: PathConstraints
   #made: Made | null = null
 
   constructor(view: View, constraints: PathConstraints) {
     this.#view = view
     this.#constraints = constraints
+  }
+
+  /** Other constraints from now on. What was drawn under the earlier ones is held against them by `objection`. */
+  constrain(constraints: PathConstraints): void {
+    this.#constraints = constraints
+    this.#made = null
+  }
+
+  /** What the constraints say against a path that was drawn before they were as they are, or null. @param now wall-clock ms */
+  objection(path: readonly RelayFacts[], now: number): Rule | null {
+    const view = this.current(now)
+    for (const [hop, facts] of path.entries()) {
+      const index = view.indexOf(facts.id)
+      const rule = view.objection(index === null ? facts : view.relays[index]!, POSITIONS[hop]!)
+      if (rule !== null) return rule
+    }
+    return null
   }
 
   /** @param now wall-clock ms */

@@ -16,6 +16,7 @@ const core = [
   'link',
   'store',
   'tun',
+  'geo',
   'relaying',
   'client',
   'ingress',

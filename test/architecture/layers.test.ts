@@ -14,6 +14,7 @@ const ranks: Readonly<Record<string, number>> = {
   link: 5,
   store: 5,
   tun: 5,
+  geo: 5,
   drive: 6,
   discovery: 6,
   nat: 6,

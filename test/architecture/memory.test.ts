@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { codeOf, importsOf, read, repositoryFiles } from '../support/repository.ts'
 
 /** Packages that only some nodes need, or only tests: loaded by `await import` there, or not at all. docs/decisions/2026-11-20-memory-of-a-node.md */
-const heavy = ['@libp2p/tls', '@libp2p/webrtc', '@libp2p/circuit-relay-v2', 'node-datachannel', 'koffi']
+const heavy = ['@libp2p/tls', '@libp2p/webrtc', '@libp2p/circuit-relay-v2', 'node-datachannel', 'koffi', 'mmdb-lib']
 /** Builtins of which an `import` takes every export, the lazy ones too: undici and HTTP/2, 12 MB at the start. */
 const greedy = ['node:http', 'node:https', 'http', 'https']
 

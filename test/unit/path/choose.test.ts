@@ -1,18 +1,23 @@
 import { describe, expect, it } from 'vitest'
-import { type NodeId, networkContains, parseNetwork, SeededRandom } from '../../../src/base/index.ts'
+import { type CountryOf, type NodeId, networkContains, parseNetwork, SeededRandom } from '../../../src/base/index.ts'
 import { allowsPort } from '../../../src/directory/index.ts'
 import {
   choosePath,
+  constraintsOf,
   type ExitNeed,
   explain,
   type PathConstraints,
   type PathRequest,
   POSITIONS,
+  pathConfig,
   type RelayFacts,
 } from '../../../src/path/index.ts'
-import { idOf, noConstraints, randomRelays, relay, relays, viewOf } from './relays.ts'
+import { idOf, randomRelays, relay, relays, viewOf } from './relays.ts'
 
 const web: ExitNeed = { ports: [443], family: null }
+
+/** Four countries and the unknown one, by the second byte of an address. */
+const country: CountryOf = ({ bytes }) => ['AA', 'BB', 'CC', 'DD', null][bytes[1]! % 5]!
 
 /** The rules in the plainest words, reckoned from the facts alone: what `choosePath` is held against. */
 function violations(path: readonly NodeId[], all: readonly RelayFacts[], request: PathRequest, constraints: PathConstraints): string[] {
@@ -38,7 +43,18 @@ function violations(path: readonly NodeId[], all: readonly RelayFacts[], request
       }
     }
   })
+  const countries = ({ addresses }: RelayFacts) => addresses.map(country).filter((code) => code !== null)
   const exit = hops[2]!
+  if (constraints.excludeCountries.size > 0) {
+    for (const place of places.flat()) {
+      if (countries(place).some((code) => constraints.excludeCountries.has(code))) found.push('excluded country')
+      if (countries(place).length === 0) found.push('may be in an excluded country')
+    }
+  }
+  if (constraints.exitCountries.size > 0) {
+    if (countries(exit).length === 0) found.push('exit somewhere')
+    if (countries(exit).some((code) => !constraints.exitCountries.has(code))) found.push('exit elsewhere')
+  }
   if (constraints.exitNodes.size > 0 && !constraints.exitNodes.has(exit.id)) found.push('exit not listed')
   if (!exit.exitPolicy || !request.need.ports.every((port) => allowsPort(exit.exitPolicy!, port, request.need.family))) found.push('port')
   if (request.excludeExits?.has(exit.id)) found.push('exit excluded')
@@ -90,10 +106,12 @@ describe('choosePath', () => {
       if (all.length === 0) continue
       const pick = (): NodeId => all[random.int(all.length)]!.id
       const constraints: PathConstraints = {
-        ...noConstraints,
+        ...constraintsOf(pathConfig.parse({}), null, country),
         excludeNodes: new Set(random.unit() < 0.3 ? [pick(), pick()] : []),
         excludeNetworks: random.unit() < 0.3 ? [parseNetwork('20.0.0.0/14')] : [],
         exitNodes: new Set(random.unit() < 0.3 ? [pick(), pick(), pick(), pick()] : []),
+        ...(seed % 3 === 1 && random.unit() < 0.4 ? { excludeCountries: new Set(['BB']) } : {}),
+        ...(seed % 3 === 2 && random.unit() < 0.4 ? { exitCountries: new Set(['AA', 'CC']) } : {}),
       }
       const view = viewOf(all, constraints)
       const request: PathRequest = {
