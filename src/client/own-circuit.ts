@@ -362,10 +362,7 @@ export class OwnCircuit {
 
   #flush(): void {
     if (this.#end) return
-    if (this.#isDelivering) {
-      this.#schedule()
-      return
-    }
+    if (this.#isDelivering) return this.#schedule()
     const going = flushCells(
       this.#machine,
       this.#channel,
