@@ -362,15 +362,12 @@ export class OwnCircuit {
 
   #flush(): void {
     if (this.#end) return
-    if (this.#isDelivering) return this.#schedule()
-    const going = flushCells(
-      this.#machine,
-      this.#channel,
-      this.#m.now(),
-      () => this.#drain(),
-      () => {},
-    )
-    if (!going) return
+    if (this.#isDelivering) {
+      this.#schedule()
+      return
+    }
+    const drain = (): boolean => this.#drain()
+    if (!flushCells(this.#machine, this.#channel, this.#m.now(), drain, () => {})) return
     this.#deadline.update()
     this.#watch.follow(this.openStreams > 0)
   }
