@@ -1,6 +1,7 @@
 import { createSocket } from 'node:dgram'
-import { connect as connectTcp, type Socket } from 'node:net'
+import { connect as connectTcp } from 'node:net'
 import { formatIp, messageOf, parseIp } from '../base/index.ts'
+import { closeWhereResetFails } from '../drive/index.ts'
 import { ExitRefusal, endReasonOf } from '../relaying/index.ts'
 import type { Endpoint, ExitBackend, ExitSocket, UdpPort } from './backend.ts'
 
@@ -82,17 +83,5 @@ export class KernelBackend implements ExitBackend {
       },
       close,
     }
-  }
-}
-
-/**
- * libuv does not reset a socket while its shutdown is under way (EINVAL), and Node then forgets to close it: the descriptor stays for ever. Such a socket
- * has sent everything and is saying FIN, so closing it loses nothing; what the server still sends is answered with RST by the kernel.
- */
-function closeWhereResetFails(socket: Socket): void {
-  const reset = socket.resetAndDestroy.bind(socket)
-  socket.resetAndDestroy = () => {
-    const isShuttingDown = socket.writableEnded && !socket.writableFinished && socket.writableLength === 0
-    return isShuttingDown ? socket.destroy() : reset()
   }
 }

@@ -1,5 +1,6 @@
 import type { AddressInfo, Server, Socket } from 'node:net'
 import { assert, formatHostPort, type Logger, messageOf, ShallotError, sensitive } from '../base/index.ts'
+import { closeWhereResetFails } from '../drive/index.ts'
 import { type ListenAddress, parseListen } from './listen-address.ts'
 
 export interface ListenersOptions {
@@ -64,6 +65,7 @@ export class Listeners {
 
   /** To be called first with each new connection. False: it has been refused. */
   admit(socket: Socket): boolean {
+    closeWhereResetFails(socket)
     // A socket without an 'error' listener would take the process down.
     socket.on('error', (error) => this.#options.logger.debug('application connection failed', { error: sensitive(messageOf(error)) }))
     this.#sockets.add(socket)

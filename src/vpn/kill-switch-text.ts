@@ -65,8 +65,9 @@ export function killSwitchText(plan: KillSwitchPlan): string {
         'ip6 saddr fe80::/10 ip6 daddr { ff02::1:2, fe80::/10 } udp sport 546 udp dport 547 accept',
         '# Neighbour discovery (RFC 4861 §4)',
         'icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept',
-        '# Switches that listen to MLD (RFC 4541) pass neighbour discovery only to those who said where they listen.',
-        'ip6 daddr ff02::/16 ip6 hoplimit 1 icmpv6 type { mld-listener-report, mld-listener-reduction, mld2-listener-report } accept',
+        '# Switches that listen to MLD (RFC 4541) pass neighbour discovery only to those who said where they listen: reports of solicited-node groups',
+        '# (RFC 4291 §2.7.1) and of nothing else, since another group (mDNS) tells the link which programs run.',
+        ...solicitedNodeReports,
       ],
       '}',
       'chain output {',
@@ -131,6 +132,26 @@ export function killSwitchText(plan: KillSwitchPlan): string {
     '}',
   ])
 }
+
+/** ff02::1:ff00:0/104 */
+const SOLICITED_NODES = '0xff0200000000000000000001ff'
+/** Groups in one MLDv2 report that are looked at; an interface has one for each of its addresses. */
+const REPORT_RECORDS = 4
+/** Bits of an MLDv2 report before the first record, of a record without sources, and before its group (RFC 3810 §5.2). */
+const MLD2 = { countAt: 48, firstRecord: 64, recordBits: 160, groupAt: 32 } as const
+
+/** A report that names any other group is dropped whole: the next one of the kernel names the others again. */
+const solicitedNodeReports = [
+  ...Array.from({ length: REPORT_RECORDS }, (_, i) => {
+    const groups = Array.from(
+      { length: i + 1 },
+      (_, record) => `@th,${MLD2.firstRecord + MLD2.recordBits * record + MLD2.groupAt},104 ${SOLICITED_NODES}`,
+    )
+    return `ip6 daddr ff02::16 ip6 hoplimit 1 icmpv6 type mld2-listener-report @th,${MLD2.countAt},16 ${i + 1} ${groups.join(' ')} accept`
+  }),
+  // MLDv1: RFC 2710 §3
+  `ip6 daddr ff02::/16 ip6 hoplimit 1 icmpv6 type { mld-listener-report, mld-listener-reduction } @th,64,104 ${SOLICITED_NODES} accept`,
+]
 
 /** Names are asked in the tunnel or not at all, whatever else may be reached: LLMNR (RFC 4795) and NetBIOS tell the link what is typed. */
 const namesNowhere = [
