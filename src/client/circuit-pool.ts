@@ -53,6 +53,7 @@ const MEASURE_FLOOR = 64 * 1024
 /** Keeps circuits ready, gives them out, replaces them. Decisions are `path`'s; this carries them out. */
 export class CircuitPool {
   readonly #m: CircuitPoolModules
+  #config: PathConfig
   readonly #circuits = new Map<number, PooledCircuit>()
   readonly #closedOnes: PooledCircuit[] = []
   readonly #ports: PortDemand
@@ -73,6 +74,7 @@ export class CircuitPool {
 
   constructor(modules: CircuitPoolModules) {
     this.#m = modules
+    this.#config = modules.config
     this.#ports = new PortDemand(modules.config.portMemoryMs)
     this.#measuring = setInterval(() => this.#measure(), MEASURE_INTERVAL_MS)
     this.#measuring.unref()
@@ -146,10 +148,17 @@ export class CircuitPool {
     this.plan()
   }
 
-  /** Wishes about paths have changed: as `retireAll`, and circuits that are being built are not used either. */
-  pathsChanged(): void {
-    for (const entry of this.#circuits.values()) entry.unwanted ||= entry.state === 'building'
-    this.retireAll()
+  /** Wishes about paths (`paths.constrain`) or other options have changed: a circuit that is not wished for any more takes no new streams. */
+  pathsChanged(config: PathConfig): void {
+    this.#config = config
+    this.#ports.memoryMs = config.portMemoryMs
+    this.#aheadAfter = 0
+    for (const entry of [...this.#circuits.values()]) {
+      if (this.#m.paths.objection(entry.choice.relays, this.#m.wall()) === null) continue
+      if (entry.state === 'building') entry.unwanted = true
+      else if (entry.state === 'ready') this.#retire(entry)
+    }
+    this.plan()
   }
 
   /** Ends one circuit, with its streams. Null when there is none with this number. */
@@ -218,7 +227,7 @@ export class CircuitPool {
 
   #pick(request: CircuitRequest): PooledCircuit | null {
     const now = this.#m.now()
-    const pick = pickCircuit(request, this.#facts(), now, this.#m.config)
+    const pick = pickCircuit(request, this.#facts(), now, this.#config)
     if (pick.kind !== 'use') return null
     const entry = this.#circuits.get(pick.circuit)!
     entry.purpose ??= request.purpose
@@ -266,7 +275,7 @@ export class CircuitPool {
         servable: (need) => view.exits(need).total > 0,
       },
       now,
-      this.#m.config,
+      this.#config,
     )
     for (const { id } of plan.retire) {
       const entry = this.#circuits.get(id)
@@ -304,7 +313,8 @@ export class CircuitPool {
 
   /** One build of one path; never throws: a failure is what it returns, in words. */
   async #build(build: PoolBuild): Promise<PooledCircuit | string> {
-    const { config, guards, random, now, wall, logger } = this.#m
+    const { guards, random, now, wall, logger } = this.#m
+    const config = this.#config
     const view = this.#m.paths.current(wall())
     if (guards.sample(view, random, wall())) this.#m.guardsChanged()
     const choice = choosePath(

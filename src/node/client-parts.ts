@@ -3,7 +3,7 @@ import { CircuitPool, Client, type PoolEvent } from '../client/index.ts'
 import { systemRandom } from '../crypto/index.ts'
 import { DnsServer, DnsService, HttpProxy, SocksServer } from '../ingress/index.ts'
 import type { ChannelDialer, Host } from '../link/index.ts'
-import { constraintsOf, GuardSample, PathViews } from '../path/index.ts'
+import { constraintsOf, GuardSample, type PathConfig, PathViews } from '../path/index.ts'
 import type { NodeConfig } from './config.ts'
 import { privateDestinations } from './exit-parts.ts'
 import type { Ground } from './ground.ts'
@@ -26,10 +26,12 @@ export async function startClient(
   vpn: NodeVpn | null,
   event: (event: PoolEvent) => void,
 ): Promise<ClientParts> {
-  const { config, modules, suite, view, clocks, logger, store, stops } = ground
+  const { config, modules, suite, view, countries, clocks, logger, store, stops } = ground
   const guards = (await store.loadState(GUARDS_FILE, (bytes) => restoreGuards(config, bytes))) ?? new GuardSample(config.path)
   const saver = new GuardSaver(ground, guards)
   stops.push(() => saver.stop())
+  const wishes = (path: PathConfig) => constraintsOf(path, self, countries.countryOf)
+  const paths = new PathViews(view, wishes(config.path))
   const pool = new CircuitPool({
     config: config.path,
     buildAttempts: config.client.buildAttempts,
@@ -37,7 +39,7 @@ export async function startClient(
     suite,
     random: systemRandom(suite),
     view,
-    paths: new PathViews(view, constraintsOf(config.path, self)),
+    paths,
     guards,
     dialer: vpn === null ? host.dialer : throughTheBlock(host.dialer, vpn),
     suspectLink: (guard) => host.suspect(guard),
@@ -68,7 +70,12 @@ export async function startClient(
   const dns = modules.has('ingress') ? await startDns(ground, client) : null
   pool.plan()
   if (vpn !== null && dns !== null) await vpn.start({ client, pool, guards, dns: dns.service })
-  return { pool, client, guards, socks, http, dns: dns?.server ?? null, vpn }
+  const applyPath = (path: PathConfig): void => {
+    paths.constrain(wishes(path))
+    guards.configure(path)
+    pool.pathsChanged(path)
+  }
+  return { pool, client, guards, socks, http, dns: dns?.server ?? null, vpn, applyPath }
 }
 
 /** The service that the TUN asks too, and the listener where there is to be one. */

@@ -4,6 +4,7 @@ import { chooseSuite } from '../crypto/index.ts'
 import { dialAddresses, View } from '../directory/index.ts'
 import type { Discovery, OwnFields } from '../discovery/index.ts'
 import type { Exit } from '../egress/index.ts'
+import { Countries } from '../geo/index.ts'
 import { BatchPool, ByteMeter, type Host } from '../link/index.ts'
 import type { NatService } from '../nat/index.ts'
 import { OnionKeyring, PACKET_VERSION } from '../onion/index.ts'
@@ -19,6 +20,7 @@ import { placeOfThisMachine, watchNetwork } from './network-watch.ts'
 import type { NodeEvent } from './node-control.ts'
 import { appear, ClientPresence, type Presence } from './presence.ts'
 import { createReach, type Reach, ReachParts, rolesWhenReached } from './reachable.ts'
+import { RelayCountries } from './relay-countries.ts'
 import { modulesOf } from './roles.ts'
 import { type ClientParts, RunningNode, type ServingParts } from './running-node.ts'
 import type { StartOptions } from './start.ts'
@@ -54,6 +56,7 @@ export async function startNode(config: NodeConfig, options: StartOptions): Prom
     const chosen = chooseSuite(config.node.crypto)
     if (chosen.suite.name === 'portable' && config.node.crypto === 'auto') warnings.raise('crypto-portable', chosen.reason)
     const modules = modulesOf(config.node.roles)
+    const countries = await Countries.open(config.geo.countriesFile, logger.child('geo'))
     const ground: Ground = {
       config,
       modules,
@@ -65,6 +68,7 @@ export async function startNode(config: NodeConfig, options: StartOptions): Prom
       meter: new ByteMeter(),
       memory: new BatchPool(),
       view: new View({ suite: chosen.suite, rules: config.network }),
+      countries,
       stops,
     }
     const node = await startParts(ground, listeners, options)
@@ -195,8 +199,9 @@ async function finish(
   const crypto = { name: suite.name, description: suite.description }
   const joined = presence().discovery.whenJoined()
   const stopsLastFirst = stops.reverse()
+  const countries = new RelayCountries(ground.countries.countryOf)
   const node = new RunningNode(
-    { config, presence, crypto, view, client, serving, nat, warnings, clocks, logger, joined, stops: stopsLastFirst },
+    { config, presence, crypto, view, countries, client, serving, nat, warnings, clocks, logger, joined, stops: stopsLastFirst },
     listeners,
   )
   poolEvent = (event) => node.poolEvent(event)

@@ -3,6 +3,7 @@ import type { PooledCircuit } from '../client/index.ts'
 import type { PortRange, ServingRole, View } from '../directory/index.ts'
 import { explain, type GuardWarning, type GuardFacts as PathGuardFacts, POSITIONS } from '../path/index.ts'
 import type { CircuitFacts, GuardFacts, HopFacts, HopReason, RelayFacts, RoleCounts, StreamFacts } from './node-control.ts'
+import type { RelayCountries } from './relay-countries.ts'
 
 /** Turns what the modules know into what `NodeControl` gives. */
 
@@ -18,14 +19,20 @@ export function wallTime(clocks: Clocks, at: number): number {
   return Math.round(clocks.wall() - (clocks.now() - at))
 }
 
-export function circuitFacts(entry: PooledCircuit, view: View, clocks: Clocks, why: boolean): CircuitFacts {
+export function circuitFacts(entry: PooledCircuit, view: View, countries: RelayCountries, clocks: Clocks, why: boolean): CircuitFacts {
   const established = entry.circuit?.hops ?? 0
   return {
     id: entry.id,
     state: entry.state === 'ready' ? 'open' : entry.state,
     purpose: entry.purpose ?? 'streams',
     path: entry.choice.path.map(
-      (id, index): HopFacts => ({ id, position: POSITIONS[index]!, address: shownAddress(id, view), established: index < established }),
+      (id, index): HopFacts => ({
+        id,
+        position: POSITIONS[index]!,
+        address: shownAddress(id, view),
+        country: countries.of(view.get(id)?.descriptor),
+        established: index < established,
+      }),
     ),
     createdAt: wallTime(clocks, entry.createdAt),
     buildMs: entry.readyAt === null ? null : Math.round((entry.readyAt - entry.createdAt) * 1000) / 1000,
@@ -53,7 +60,7 @@ function shownAddress(id: NodeId, view: View): string {
   return protocol === 'ip6' ? `[${host}]:${port}` : `${host}:${port}`
 }
 
-export function relayFacts(id: NodeId, view: View, wall: number): RelayFacts | null {
+export function relayFacts(id: NodeId, view: View, countries: RelayCountries, wall: number): RelayFacts | null {
   const entry = view.get(id)
   if (!entry) return null
   const { descriptor } = entry
@@ -67,6 +74,7 @@ export function relayFacts(id: NodeId, view: View, wall: number): RelayFacts | n
     id,
     roles: descriptor.roles,
     addresses: descriptor.addresses,
+    country: countries.of(descriptor),
     eligible: verdict.eligible,
     notEligible: reasons,
     bandwidth: descriptor.bandwidth,

@@ -1,6 +1,7 @@
 import type { Logger } from '../base/index.ts'
 import type { CryptoSuite } from '../crypto/index.ts'
 import type { View } from '../directory/index.ts'
+import type { Countries } from '../geo/index.ts'
 import type { BatchPool, ByteMeter } from '../link/index.ts'
 import type { Store } from '../store/index.ts'
 import type { NodeConfig } from './config.ts'
@@ -21,6 +22,7 @@ export interface Ground {
   /** Memory of large batches, shared by all links and circuits. */
   readonly memory: BatchPool
   readonly view: View
+  readonly countries: Countries
   /** Stops, in the order of the starts. */
   readonly stops: (() => Promise<void> | void)[]
 }

@@ -215,6 +215,8 @@ export interface HopFacts {
   readonly position: 'guard' | 'middle' | 'exit'
   /** One of the relay's addresses, "IP:PORT". */
   readonly address: string
+  /** ISO 3166-1 code of two letters; null where it is not known. */
+  readonly country: string | null
   readonly established: boolean
 }
 
@@ -229,6 +231,8 @@ export interface RelayFacts {
   readonly roles: readonly ServingRole[]
   /** Multiaddrs as text. */
   readonly addresses: readonly string[]
+  /** ISO 3166-1 code of two letters; null where it is not known. */
+  readonly country: string | null
   readonly eligible: boolean
   /** Why it is not eligible for one's own paths; empty when it is. */
   readonly notEligible: readonly string[]

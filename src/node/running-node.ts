@@ -5,7 +5,7 @@ import type { ServingRole, View } from '../directory/index.ts'
 import type { Exit } from '../egress/index.ts'
 import type { DnsServer, HttpProxy, SocksServer } from '../ingress/index.ts'
 import type { NatFacts, NatService, ReachFacts } from '../nat/index.ts'
-import type { GuardSample } from '../path/index.ts'
+import type { GuardSample, PathConfig } from '../path/index.ts'
 import type { RelayEngine } from '../relaying/index.ts'
 import type { VpnFacts } from '../vpn/index.ts'
 import type { NodeConfig } from './config.ts'
@@ -26,6 +26,7 @@ import type {
 } from './node-control.ts'
 import type { Presence } from './presence.ts'
 import { natDisabled, notServing } from './reachable.ts'
+import type { RelayCountries } from './relay-countries.ts'
 import { VERSION } from './version.ts'
 import type { NodeVpn } from './vpn-parts.ts'
 import type { Warnings } from './warnings.ts'
@@ -40,6 +41,8 @@ export interface ClientParts {
   readonly dns: DnsServer | null
   /** What carries whole devices. */
   readonly vpn: NodeVpn | null
+  /** Another section `path` from now on. Circuits that it does not allow any more take no new streams, and end with their last one. */
+  readonly applyPath: (path: PathConfig) => void
 }
 
 /** The parts of a node that serves circuits. */
@@ -54,6 +57,8 @@ export interface NodeParts {
   readonly presence: () => Presence
   readonly crypto: { readonly name: 'native' | 'portable'; readonly description: string }
   readonly view: View
+  /** Where the relays of the view are. */
+  readonly countries: RelayCountries
   readonly client: ClientParts | null
   readonly serving: ServingParts | null
   /** How it is reached; null for a pure client, and where the configuration's word is taken. */
@@ -114,10 +119,13 @@ export class RunningNode implements NodeControl {
   /** To be called with what the pool tells. */
   poolEvent(event: PoolEvent): void {
     if (event.type === 'stream-open' || event.type === 'stream-closed') return
-    const { view, clocks } = this.#p
-    const at = clocks.wall()
-    const circuit = circuitFacts(event.circuit, view, clocks, false)
-    this.#emit(event.type === 'open' ? { type: 'circuit-open', at, circuit } : { type: 'circuit-closed', at, circuit })
+    const { view, countries, clocks } = this.#p
+    // Nobody to tell: then no country is looked up either.
+    if (this.#listeners.size > 0) {
+      const at = clocks.wall()
+      const circuit = circuitFacts(event.circuit, view, countries, clocks, false)
+      this.#emit(event.type === 'open' ? { type: 'circuit-open', at, circuit } : { type: 'circuit-closed', at, circuit })
+    }
     if (event.type === 'open') this.#checkReady(this.#joined)
     this.#checkGuards()
   }
@@ -160,16 +168,16 @@ export class RunningNode implements NodeControl {
   }
 
   circuits(why: boolean): readonly CircuitFacts[] {
-    const { client, view, clocks } = this.#p
-    return (client?.pool.circuits() ?? []).map((entry) => circuitFacts(entry, view, clocks, why))
+    const { client, view, countries, clocks } = this.#p
+    return (client?.pool.circuits() ?? []).map((entry) => circuitFacts(entry, view, countries, clocks, why))
   }
 
   relays(role?: ServingRole): readonly RelayFacts[] {
-    const { view, clocks } = this.#p
+    const { view, countries, clocks } = this.#p
     return view
       .relays()
       .filter(({ descriptor }) => role === undefined || descriptor.roles.includes(role))
-      .flatMap(({ id }) => relayFacts(id, view, clocks.wall()) ?? [])
+      .flatMap(({ id }) => relayFacts(id, view, countries, clocks.wall()) ?? [])
       .sort((a, b) => (a.id < b.id ? -1 : 1))
   }
 
@@ -205,10 +213,10 @@ export class RunningNode implements NodeControl {
   }
 
   async newCircuit(): Promise<CircuitFacts> {
-    const { client, view, clocks } = this.#p
+    const { client, view, countries, clocks } = this.#p
     if (!client) notAClient()
     client.pool.retireAll()
-    return circuitFacts(await client.pool.buildOne(), view, clocks, false)
+    return circuitFacts(await client.pool.buildOne(), view, countries, clocks, false)
   }
 
   ready(signal?: AbortSignal): Promise<void> {
