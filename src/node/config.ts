@@ -51,6 +51,8 @@ export type ConfigSections = z.output<typeof configSchema>
 
 /** Everything a node is started with: checked, frozen, paths absolute. */
 export interface NodeConfig extends ConfigSections {
+  /** The file it was read from, absolute. */
+  readonly file: string
   /** The directory of keys and state: `node.data_dir`, absolute. */
   readonly dir: string
   /** What `network.toml` says. */
@@ -62,7 +64,17 @@ export interface NodeConfig extends ConfigSections {
  * @throws ConfigError with everything that is wrong; ShallotError 'config-unreadable'
  */
 export async function loadConfig(path: string): Promise<NodeConfig> {
-  return parseConfig(await readText(path, 'the configuration'), path, (file) => readText(file, 'the network file'))
+  return parseConfig(await readConfig(path), path, readNetwork)
+}
+
+/** The text of a configuration. @throws ShallotError 'config-unreadable' */
+export function readConfig(path: string): Promise<string> {
+  return readText(path, 'the configuration')
+}
+
+/** The text of a network file. @throws ShallotError 'config-unreadable' */
+export function readNetwork(path: string): Promise<string> {
+  return readText(path, 'the network file')
 }
 
 /** The same from text. @param path names the text in messages, and its directory is what relative paths start from */
@@ -78,7 +90,13 @@ export async function parseConfig(text: string, path: string, read: (file: strin
     const message = `${networkFile} names no bootstrap address, so this node could find nobody; add one to its list \`bootstrap\`, or the role "bootstrap" to node.roles`
     throw new ConfigError(path, [loaded.problem(['node', 'network'], message)])
   }
-  return freeze({ ...loaded.value, geo: withAbsoluteFile(loaded.value.geo, base), dir: resolve(base, node.dataDir), network })
+  return freeze({
+    ...loaded.value,
+    geo: withAbsoluteFile(loaded.value.geo, base),
+    file: resolve(path),
+    dir: resolve(base, node.dataDir),
+    network,
+  })
 }
 
 function withAbsoluteFile({ countriesFile }: GeoConfig, base: string): GeoConfig {

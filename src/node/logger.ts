@@ -1,39 +1,65 @@
 import { type DestinationStream, type Logger as PinoLogger, pino } from 'pino'
 import { type LogFields, type Logger, type LogLevel, Sensitive } from '../base/index.ts'
+import { LOG_SEVERITY, LogBook, type LogLevels, type NodeLogs } from './log-book.ts'
 import type { LogSection } from './sections.ts'
 
-/** Levels from the least to the most talkative, as pino numbers them. */
-const severity: Readonly<Record<LogLevel, number>> = { error: 50, warn: 40, info: 30, debug: 20, trace: 10 }
 /** How deep a field's value is looked into for sensitive parts; what lies deeper is left out. */
 const MAX_DEPTH = 4
 /** Longest text of one field: untrusted values must not fill a disk. */
 const MAX_TEXT = 500
 
+/** A logger whose levels can be changed, and whose last lines are remembered. */
+export interface NodeLogger extends Logger {
+  readonly logs: NodeLogs
+}
+
 /**
  * A logger to a stream of lines (standard error when not given) by the `[log]` section. A value marked `sensitive` shows only in lines
  * at debug and trace; in every other it reads "[scrubbed]".
  */
-export function createLogger(config: LogSection, destination?: DestinationStream): Logger {
+export function createLogger(config: LogSection, destination?: DestinationStream): NodeLogger {
   const stream = destination ?? pino.destination({ dest: 2, sync: true })
   const sink = config.format === 'text' ? textLines(stream) : stream
   const lines = pino(
     { level: 'trace', base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } },
     sink,
   )
-  return new SubsystemLogger(lines, '', config)
+  return new SubsystemLogger({ lines, book: new LogBook(), levels: config, edition: 0 }, '')
 }
 
-class SubsystemLogger implements Logger {
-  readonly #lines: PinoLogger
-  readonly #name: string
-  readonly #config: LogSection
-  readonly #least: number
+/** What all loggers of a process share. */
+interface Sink {
+  readonly lines: PinoLogger
+  readonly book: LogBook
+  levels: LogLevels
+  /** Rises when the levels change. */
+  edition: number
+}
 
-  constructor(lines: PinoLogger, name: string, config: LogSection) {
-    this.#lines = lines
+class SubsystemLogger implements NodeLogger {
+  readonly #sink: Sink
+  readonly #name: string
+  #least = 0
+  #edition = -1
+
+  constructor(sink: Sink, name: string) {
+    this.#sink = sink
     this.#name = name
-    this.#config = config
-    this.#least = severity[levelOf(name, config)]
+  }
+
+  get logs(): NodeLogs {
+    const sink = this.#sink
+    return {
+      page: (query) => sink.book.page(query),
+      follow: (listener) => sink.book.follow(listener),
+      get levels() {
+        return { level: sink.levels.level, subsystems: { ...sink.levels.subsystems } }
+      },
+      setLevels: (levels) => {
+        sink.levels = levels
+        sink.edition++
+      },
+    }
   }
 
   error(message: string, fields?: LogFields): void {
@@ -54,16 +80,23 @@ class SubsystemLogger implements Logger {
 
   /** Names nest with dots: a child "dialer" of "link" is "link.dialer". */
   child(subsystem: string): Logger {
-    return new SubsystemLogger(this.#lines, this.#name === '' ? subsystem : `${this.#name}.${subsystem}`, this.#config)
+    return new SubsystemLogger(this.#sink, this.#name === '' ? subsystem : `${this.#name}.${subsystem}`)
   }
 
   #write(level: LogLevel, message: string, fields: LogFields | undefined): void {
-    if (severity[level] < this.#least) return
-    const open = severity[level] <= severity.debug
-    const shown: Record<string, unknown> = this.#name === '' ? {} : { sub: this.#name }
+    const { lines, book, levels, edition } = this.#sink
+    if (this.#edition !== edition) {
+      this.#edition = edition
+      this.#least = LOG_SEVERITY[levelOf(this.#name, levels)]
+    }
+    if (LOG_SEVERITY[level] < this.#least) return
+    const open = LOG_SEVERITY[level] <= LOG_SEVERITY.debug
+    const shown: Record<string, unknown> = {}
     if (fields !== undefined)
       for (const [key, value] of Object.entries(fields)) shown[RESERVED.has(key) ? `${key}_` : key] = plain(value, open, 0)
-    this.#lines[level](shown, message)
+    lines[level](this.#name === '' ? shown : { sub: this.#name, ...shown }, message)
+    const chars = message.length + (fields === undefined ? 0 : JSON.stringify(shown).length)
+    book.add({ at: Date.now(), level, sub: this.#name, message, fields: shown }, chars)
   }
 }
 
@@ -71,7 +104,7 @@ class SubsystemLogger implements Logger {
 const RESERVED: ReadonlySet<string> = new Set(['level', 'time', 'msg', 'sub'])
 
 /** The level of the longest configured name that this name is or begins with. */
-function levelOf(name: string, config: LogSection): LogLevel {
+function levelOf(name: string, config: LogLevels): LogLevel {
   let best = ''
   for (const candidate of Object.keys(config.subsystems)) {
     if ((name === candidate || name.startsWith(`${candidate}.`)) && candidate.length > best.length) best = candidate
