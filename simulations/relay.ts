@@ -59,6 +59,7 @@ export class SimulatedRelay extends SimulatedNode implements Reachable {
       bandwidth: profile.claim,
       family: profile.family,
       protocols: { circuit: [1], link: [1], packet: [] },
+      leaving: false,
       software: 'shallot 0.1.0',
       work: this.#work,
     })

@@ -267,6 +267,10 @@ export class CircuitPool {
     }
     const now = this.#m.now()
     const view = this.#m.paths.current(this.#m.wall())
+    for (const entry of [...this.#circuits.values()]) {
+      // What is on it goes on; nothing more is begun with a relay that is about to end.
+      if (entry.state === 'ready' && entry.choice.path.some((id) => this.#m.view.get(id)?.descriptor.leaving)) this.#retire(entry)
+    }
     const plan = planPool(
       {
         circuits: this.#facts(),

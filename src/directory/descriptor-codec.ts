@@ -152,7 +152,7 @@ function decodePayload(envelope: Envelope): Descriptor {
   const link = readVersions(reader, 'link')
   const software = reader.text(reader.u8())
   if (!/^[A-Za-z0-9 .-]{0,32}$/.test(software)) throw malformed('software name has other characters than letters, digits, space, dot, dash')
-  const packet = readExtensions(reader, roles)
+  const { packet, leaving } = readExtensions(reader, roles)
   reader.end()
   return {
     id,
@@ -167,6 +167,7 @@ function decodePayload(envelope: Envelope): Descriptor {
     bandwidth,
     family,
     protocols: { circuit, link, packet },
+    leaving,
     software,
     work: { period, nonce },
   }
@@ -295,22 +296,25 @@ function writeVersions(writer: Writer, versions: readonly number[]): void {
 
 /** Versions of raw packets that an exit serves: u8 each, ascending; not written where there are none. */
 const EXTENSION_PACKET = 1
+/** The relay is leaving: no bytes; not written where it is not. */
+const EXTENSION_LEAVING = 2
 
-function writeExtensions(writer: Writer, { protocols, roles }: DescriptorFields): void {
+function writeExtensions(writer: Writer, { protocols, roles, leaving }: DescriptorFields): void {
   const versions = [...new Set(protocols.packet)].sort((a, b) => a - b)
-  if (versions.length === 0) {
-    writer.u8(0)
-    return
+  writer.u8((versions.length > 0 ? 1 : 0) + (leaving ? 1 : 0))
+  if (versions.length > 0) {
+    assert(roles.includes('exit') && versions.length <= DESCRIPTOR_VERSIONS_MAX, 'an exit serves packets, in some versions')
+    writer.u8(EXTENSION_PACKET).u16(versions.length)
+    for (const version of versions) writer.u8(version)
   }
-  assert(roles.includes('exit') && versions.length <= DESCRIPTOR_VERSIONS_MAX, 'an exit serves packets, in some versions')
-  writer.u8(1).u8(EXTENSION_PACKET).u16(versions.length)
-  for (const version of versions) writer.u8(version)
+  if (leaving) writer.u8(EXTENSION_LEAVING).u16(0)
 }
 
-/** Gives the packet versions. Types ascend; unknown ones are room for later: kept in the signed bytes, they mean nothing here. */
-function readExtensions(reader: Reader, roles: readonly ServingRole[]): number[] {
+/** Types ascend; unknown ones are room for later: kept in the signed bytes, they mean nothing here. */
+function readExtensions(reader: Reader, roles: readonly ServingRole[]): { readonly packet: number[]; readonly leaving: boolean } {
   const count = readCount(reader, DESCRIPTOR_EXTENSIONS_MAX, 'extensions')
   const packet: number[] = []
+  let leaving = false
   let last = -1
   for (let i = 0; i < count; i++) {
     const type = reader.u8()
@@ -318,8 +322,12 @@ function readExtensions(reader: Reader, roles: readonly ServingRole[]): number[]
     last = type
     const value = reader.bytes(reader.u16())
     if (type === EXTENSION_PACKET) packet.push(...readPacketVersions(value, roles))
+    if (type === EXTENSION_LEAVING) {
+      if (value.length > 0) throw malformed('says more than that it is leaving')
+      leaving = true
+    }
   }
-  return packet
+  return { packet, leaving }
 }
 
 function readPacketVersions(value: Uint8Array, roles: readonly ServingRole[]): Uint8Array {

@@ -35,6 +35,8 @@ export interface Descriptor {
   readonly family: readonly NodeId[]
   /** Protocol versions spoken. `packet`: raw packets, which only an exit serves; empty where none are. */
   readonly protocols: { readonly circuit: readonly number[]; readonly link: readonly number[]; readonly packet: readonly number[] }
+  /** It is about to end: present circuits go on, nobody should begin anything new with it. */
+  readonly leaving: boolean
   /** "shallot 0.1.0": letters, digits, space, dot, dash; at most 32. */
   readonly software: string
   /** Proof of work, bound to the identity and to a period of time. */

@@ -7,6 +7,7 @@ export type Ineligible =
   | 'reserve' // in the view only as a runner-up
   | 'expired'
   | 'role' // does not have the role in question
+  | 'leaving' // says itself that it is about to end
   | 'too-new' // not known for long enough
   | 'burst' // came with too many others at once
 

@@ -324,6 +324,7 @@ export class View {
 
   #verdict(entry: RelayEntry, now: number, role: ServingRole | null, census: Census): EligibilityVerdict {
     if (entry.descriptor.expiresAt <= now) return { eligible: false, reason: 'expired', until: null }
+    if (entry.descriptor.leaving) return { eligible: false, reason: 'leaving', until: null }
     if (!hasRole(entry.descriptor, role)) return { eligible: false, reason: 'role', until: null }
     return judgeAge(this.ages.since(entry.id) ?? now, role, census, this.rules, now)
   }

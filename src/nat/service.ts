@@ -217,7 +217,10 @@ export class NatService {
   get stunStats(): StunServerStats | null {
     return this.#stunServer?.stats() ?? null
   }
-
+  /** The relay takes nobody new: the node is about to end. */
+  leave(): void {
+    this.#relay?.leave()
+  }
   /** @throws ShallotError when the STUN server's ports are in use */
   async start(): Promise<void> {
     const { host } = this.#m

@@ -22,7 +22,7 @@ import { appear, ClientPresence, type Presence } from './presence.ts'
 import { createReach, type Reach, ReachParts, rolesWhenReached } from './reachable.ts'
 import { RelayCountries } from './relay-countries.ts'
 import { modulesOf } from './roles.ts'
-import { type ClientParts, RunningNode, type ServingParts } from './running-node.ts'
+import { type ClientParts, RunningNode, type ServingParts, type Standing } from './running-node.ts'
 import type { StartOptions } from './start.ts'
 import { VERSION } from './version.ts'
 import type { NodeVpn } from './vpn-parts.ts'
@@ -98,6 +98,7 @@ async function startServingNode(
   const reachParts = config.nat.enabled ? new ReachParts() : null
   const exitStops: Ground['stops'] = []
   const vpn = await protect(ground)
+  let leaving = false
   let made: { readonly serving: ServingParts | null; readonly reach: Reach } | null = null
   let discovery: Discovery | null = null
   const presence = await appear(
@@ -109,7 +110,7 @@ async function startServingNode(
       const serving = modules.has('relaying') ? await startServing(ground, host, keyring, identity, exitStops) : null
       vpn?.listensAt(() => host.addresses())
       made = { serving, reach }
-      return { serving: { seed: identity.seed, fields: () => ownFields(ground, reach, keyring, serving?.exit ?? null) } }
+      return { serving: { seed: identity.seed, fields: () => ownFields(ground, reach, keyring, serving?.exit ?? null, leaving) } }
     },
     reachParts,
   )
@@ -131,6 +132,15 @@ async function startServingNode(
     () => presence,
     parts,
     service,
+    {
+      keyring,
+      leave: () => {
+        leaving = true
+        parts?.engine.leave()
+        service?.leave()
+        presence.discovery.changed()
+      },
+    },
     async (event) => {
       const client = modules.has('client') ? await startClient(ground, presence.host, identity.id, vpn, event) : null
       stops.push(
@@ -168,6 +178,7 @@ async function startClientNode(
     () => presence.current,
     null,
     null,
+    null,
     async (event) => {
       const client = await startClient(ground, presence, null, vpn, event)
       guards = () => client.guards.current(clocks.now())
@@ -191,6 +202,7 @@ async function finish(
   presence: () => Presence,
   serving: ServingParts | null,
   nat: NatService | null,
+  standing: Standing | null,
   startClientParts: (event: (event: PoolEvent) => void) => Promise<ClientParts | null>,
 ): Promise<RunningNode> {
   let poolEvent: (event: PoolEvent) => void = () => {}
@@ -201,7 +213,7 @@ async function finish(
   const stopsLastFirst = stops.reverse()
   const countries = new RelayCountries(ground.countries.countryOf)
   const node = new RunningNode(
-    { config, presence, crypto, view, countries, client, serving, nat, warnings, clocks, logger, joined, stops: stopsLastFirst },
+    { config, presence, crypto, view, countries, client, serving, nat, standing, warnings, clocks, logger, joined, stops: stopsLastFirst },
     listeners,
   )
   poolEvent = (event) => node.poolEvent(event)
@@ -209,7 +221,7 @@ async function finish(
 }
 
 /** What this node says of itself in its descriptor; null while there is nothing true to say. */
-function ownFields({ config }: Ground, { announce }: Reach, keyring: OnionKeyring, exit: Exit | null): OwnFields | null {
+function ownFields({ config }: Ground, { announce }: Reach, keyring: OnionKeyring, exit: Exit | null, leaving: boolean): OwnFields | null {
   const { roles, bandwidthBytesPerSecond, family } = config.node
   const announced = announce()
   if (announced === null) return null
@@ -227,6 +239,7 @@ function ownFields({ config }: Ground, { announce }: Reach, keyring: OnionKeyrin
     bandwidth: bandwidthBytesPerSecond,
     family: family.map(parseNodeId),
     protocols: { ...PROTOCOLS, packet: possible.includes('exit') && exit?.servesPackets ? [PACKET_VERSION] : [] },
+    leaving,
     software: `shallot ${VERSION}`,
   }
 }

@@ -1,8 +1,9 @@
 import type { NodeId } from '../base/index.ts'
 import type { PooledCircuit } from '../client/index.ts'
 import type { PortRange, ServingRole, View } from '../directory/index.ts'
+import type { OnionKeyring } from '../onion/index.ts'
 import { explain, type GuardWarning, type GuardFacts as PathGuardFacts, POSITIONS } from '../path/index.ts'
-import type { CircuitFacts, GuardFacts, HopFacts, HopReason, RelayFacts, RoleCounts, StreamFacts } from './node-control.ts'
+import type { CircuitFacts, GuardFacts, HopFacts, HopReason, OnionKeyFacts, RelayFacts, RoleCounts, StreamFacts } from './node-control.ts'
 import type { RelayCountries } from './relay-countries.ts'
 
 /** Turns what the modules know into what `NodeControl` gives. */
@@ -140,4 +141,9 @@ export function streamFacts(entry: PooledCircuit, clocks: Clocks): StreamFacts[]
 
 function hostPort(host: string, port: number): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+/** The onion key's age and end. */
+export function onionKeyFacts({ createdAt, replacedAt, previousUntil }: OnionKeyring): OnionKeyFacts {
+  return { since: createdAt, rotatesAt: replacedAt, previousUntil }
 }

@@ -1,6 +1,7 @@
 export { CONFIG_FILE, type ConfigSections, configSchema, loadConfig, type NodeConfig, parseConfig } from './config.ts'
 export { exampleConfig, exampleOverrides } from './config-examples.ts'
 export { configReference } from './config-reference.ts'
+export { type DrainFacts, MAX_DRAIN_LIMIT_MS } from './drain.ts'
 export { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Identity } from './identity.ts'
 export { createLogger } from './logger.ts'
 export * from './multiaddr.ts'

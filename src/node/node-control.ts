@@ -3,6 +3,7 @@ import type { Role, ServingRole } from '../directory/index.ts'
 import type { NatFacts, ReachFacts, RelayServerStats, StunServerStats } from '../nat/index.ts'
 import type { CloseReason } from '../onion/index.ts'
 import type { VpnFacts } from '../vpn/index.ts'
+import type { DrainFacts } from './drain.ts'
 
 /**
  * What the control API and the command line need of a running node. `startNode` (compose.ts) gives one; everything it returns is
@@ -57,6 +58,13 @@ export interface NodeControl {
 
   /** Calls the listener with every event from now on, until the returned function is called. A listener must not throw. */
   subscribe(listener: (event: NodeEvent) => void): () => void
+
+  /**
+   * Leaves: takes no new circuits, says so to the network, and stops when the last circuit has ended or at the limit, ten minutes where none is given.
+   * Asked again, it only changes the limit.
+   * @throws ShallotError 'not-serving'
+   */
+  drain(options?: { readonly limitMs?: number }): DrainFacts
 
   /** Stops everything in reverse order of its start. The same promise every time; it never rejects. */
   stop(): Promise<void>
@@ -115,11 +123,23 @@ export interface NodeStatus {
   readonly natRelay: RelayServerStats | null
   /** What its STUN server does; null without the role `bootstrap`. */
   readonly stun: StunServerStats | null
+  /** The key by which others build circuits to this node; null where it serves none. */
+  readonly onionKey: OnionKeyFacts | null
+  /** Null unless it is leaving. */
+  readonly draining: DrainFacts | null
   readonly memory: { readonly rssBytes: number; readonly heapBytes: number; readonly externalBytes: number }
   /** Links to other nodes, of either kind. */
   readonly links: number
   /** What a person should know and can do something about; empty when all is well. */
   readonly warnings: readonly Warning[]
+}
+
+export interface OnionKeyFacts {
+  /** Wall-clock ms: when it was made, and when it is replaced. */
+  readonly since: number
+  readonly rotatesAt: number
+  /** Until when the one before it is accepted; null when there is none. */
+  readonly previousUntil: number | null
 }
 
 export interface NetworkFacts {
@@ -271,4 +291,5 @@ export type NodeEvent =
   | { readonly type: 'view'; readonly at: number; readonly known: number; readonly eligible: number }
   | { readonly type: 'warning'; readonly at: number; readonly warning: Warning }
   | { readonly type: 'warning-over'; readonly at: number; readonly code: string }
+  | { readonly type: 'draining'; readonly at: number; readonly until: number }
   | { readonly type: 'stopping'; readonly at: number }

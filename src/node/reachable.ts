@@ -130,7 +130,7 @@ function isOfThisMachineOnly(address: string): boolean {
 
 /** A client has none of it. */
 export function notServing(): ShallotError {
-  return new ShallotError('not-serving', 'this node is a client: it reaches its guards only, and nobody has to reach it', {
+  return new ShallotError('not-serving', 'this node is a client: it serves nobody, and nobody has to reach it', {
     kind: 'usage',
     retry: 'never',
   })

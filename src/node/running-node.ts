@@ -5,11 +5,13 @@ import type { ServingRole, View } from '../directory/index.ts'
 import type { Exit } from '../egress/index.ts'
 import type { DnsServer, HttpProxy, SocksServer } from '../ingress/index.ts'
 import type { NatFacts, NatService, ReachFacts } from '../nat/index.ts'
+import type { OnionKeyring } from '../onion/index.ts'
 import type { GuardSample, PathConfig } from '../path/index.ts'
 import type { RelayEngine } from '../relaying/index.ts'
 import type { VpnFacts } from '../vpn/index.ts'
 import type { NodeConfig } from './config.ts'
-import { type Clocks, circuitFacts, guardFacts, relayFacts, roleCounts, streamFacts } from './facts.ts'
+import { DRAIN_LIMIT_MS, Drain, type DrainFacts } from './drain.ts'
+import { type Clocks, circuitFacts, guardFacts, onionKeyFacts, relayFacts, roleCounts, streamFacts } from './facts.ts'
 import { ruleChanges } from './network-file.ts'
 import type {
   CircuitFacts,
@@ -51,6 +53,13 @@ export interface ServingParts {
   readonly exit: Exit | null
 }
 
+/** What a node has in the network beyond this hour. */
+export interface Standing {
+  readonly keyring: OnionKeyring
+  /** Takes nothing new from now on, and says so in the descriptor. */
+  readonly leave: () => void
+}
+
 export interface NodeParts {
   readonly config: NodeConfig
   /** How it appears in the network now: a client's changes. */
@@ -63,6 +72,8 @@ export interface NodeParts {
   readonly serving: ServingParts | null
   /** How it is reached; null for a pure client, and where the configuration's word is taken. */
   readonly nat: NatService | null
+  /** Null for a pure client. */
+  readonly standing: Standing | null
   readonly warnings: Warnings
   readonly clocks: Clocks
   readonly logger: Logger
@@ -91,6 +102,7 @@ export class RunningNode implements NodeControl {
   #ready = false
   #stopping: Promise<void> | null = null
   #viewVersion = -1
+  #drain: Drain | null = null
 
   constructor(parts: NodeParts, listeners: Set<(event: NodeEvent) => void>) {
     this.#p = parts
@@ -131,7 +143,7 @@ export class RunningNode implements NodeControl {
   }
 
   status(): NodeStatus {
-    const { config, view, client, serving, nat, warnings, clocks } = this.#p
+    const { config, view, client, serving, nat, standing, warnings, clocks } = this.#p
     const { host, discovery } = this.#p.presence()
     const wall = clocks.wall()
     const memory = memoryUsage()
@@ -161,6 +173,8 @@ export class RunningNode implements NodeControl {
       reachability: nat?.facts().state ?? null,
       natRelay: nat?.relayStats ?? null,
       stun: nat?.stunStats ?? null,
+      onionKey: standing && serving ? onionKeyFacts(standing.keyring) : null,
+      draining: this.#drain?.facts() ?? null,
       memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed, externalBytes: memory.external },
       links: host.links().length,
       warnings: warnings.list(),
@@ -243,6 +257,21 @@ export class RunningNode implements NodeControl {
     return this.#stopping
   }
 
+  drain({ limitMs = DRAIN_LIMIT_MS }: { readonly limitMs?: number } = {}): DrainFacts {
+    const { standing, serving, nat, clocks, logger } = this.#p
+    if (standing === null) throw notServing()
+    if (this.#drain !== null) this.#drain.limit(limitMs)
+    else {
+      const circuits = (): number => (serving?.engine.circuits ?? 0) + (nat?.relayStats?.connections.open ?? 0)
+      this.#drain = new Drain({ clocks, leave: standing.leave, circuits, done: () => void this.stop() }, limitMs)
+      if (this.#stopping) this.#drain.cancel()
+      logger.info('leaving: no new circuits', { limitMs, circuits: circuits() })
+    }
+    const facts = this.#drain.facts()
+    this.#emit({ type: 'draining', at: clocks.wall(), until: facts.until })
+    return facts
+  }
+
   get #joined(): boolean {
     return this.#p.view.relays().length > 0
   }
@@ -250,6 +279,7 @@ export class RunningNode implements NodeControl {
   async #stop(): Promise<void> {
     this.#emit({ type: 'stopping', at: this.#p.clocks.wall() })
     clearInterval(this.#viewTimer)
+    this.#drain?.cancel()
     this.#failReady(new ShallotError('aborted', 'the node stopped before it was ready', { kind: 'process', retry: 'never' }))
     for (const stop of this.#p.stops) {
       try {

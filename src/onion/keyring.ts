@@ -65,6 +65,17 @@ export class OnionKeyring {
     return this.#keys.current.createdAt
   }
 
+  /** When the current key is replaced (wall-clock milliseconds). */
+  get replacedAt(): number {
+    return this.#keys.current.createdAt + this.times.lifetimeMs
+  }
+
+  /** Until when the key before the current one is accepted (wall-clock milliseconds); null when there is none. */
+  get previousUntil(): number | null {
+    const { previous } = this.#keys
+    return previous === null ? null : previous.replacedAt + this.times.graceMs
+  }
+
   /** When `rotate` next has something to do (wall-clock milliseconds). */
   get nextRotationAt(): number {
     const { current, previous } = this.#keys

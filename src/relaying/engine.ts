@@ -49,6 +49,8 @@ export interface RelayStats {
 
 /** How often stalled circuits are looked for. */
 const SWEEP_INTERVAL_MS = 1_000
+/** A circuit that ends here, has no stream, and carried nothing for this long is not waited for by a relay that is leaving. */
+const LEAVING_IDLE_MS = 5_000
 /** Under pressure circuits are closed until this share of the budget is in use. */
 const RELIEF_SHARE = 0.85
 
@@ -62,10 +64,12 @@ export class RelayEngine {
   readonly #selfKey: Uint8Array
   readonly #buffers = new ReadBuffers()
   readonly #release = (bytes: Uint8Array): void => this.#buffers.release(bytes)
+  /** While leaving: since when (monotonic ms) circuits that end here carry nothing. */
+  readonly #emptySince = new WeakMap<ServedCircuit, number>()
   readonly #refused: Record<string, number> = {}
   readonly #closed: Record<string, number> = {}
   #flushing = false
-  #accepting = true
+  #refusing: 'leaving' | 'shutting-down' | null = null
   #served = 0
   #cells = 0
 
@@ -73,7 +77,10 @@ export class RelayEngine {
     this.#m = modules
     this.#selfKey = nodeKey(modules.self)
     this.#quota = new PeerQuota(modules.config, modules.now())
-    this.#sweep = setInterval(() => this.#closeStalled(), SWEEP_INTERVAL_MS)
+    this.#sweep = setInterval(() => {
+      this.#closeStalled()
+      if (this.#refusing === 'leaving') this.#closeEmpty()
+    }, SWEEP_INTERVAL_MS)
     this.#sweep.unref()
   }
 
@@ -81,11 +88,9 @@ export class RelayEngine {
   accept(channel: CellChannel): boolean {
     const { config, directory, exit, servesClients, suite, keyring, now, logger } = this.#m
     const isRelay = directory.addressesOf(channel.peer) !== null
-    const refusal: AdmissionRefusal | 'shutting-down' | 'unknown-peer' | null = !this.#accepting
-      ? 'shutting-down'
-      : !isRelay && !servesClients
-        ? 'unknown-peer'
-        : this.#quota.admit(channel.peer, isRelay, channel.remoteAddress, now())
+    const refusal: AdmissionRefusal | 'leaving' | 'shutting-down' | 'unknown-peer' | null =
+      this.#refusing ??
+      (!isRelay && !servesClients ? 'unknown-peer' : this.#quota.admit(channel.peer, isRelay, channel.remoteAddress, now()))
     if (refusal !== null) {
       this.#refused[refusal] = (this.#refused[refusal] ?? 0) + 1
       logger.debug('channel refused', { reason: refusal })
@@ -142,9 +147,19 @@ export class RelayEngine {
     }
   }
 
+  /** Takes no new circuits from now on; those there are go on, but for the ones that end here and carry nothing. */
+  leave(): void {
+    this.#refusing ??= 'leaving'
+  }
+
+  /** Circuits of now. */
+  get circuits(): number {
+    return this.#circuits.size
+  }
+
   /** Takes no new circuits and closes those there are. */
   stop(reason: CloseReason = 'shutting-down'): void {
-    this.#accepting = false
+    this.#refusing = 'shutting-down'
     clearInterval(this.#sweep)
     for (const circuit of [...this.#circuits]) circuit.close(reason)
   }
@@ -184,6 +199,15 @@ export class RelayEngine {
     for (const circuit of [...this.#circuits]) {
       const since = circuit.queuedSince
       if (since !== null && since < before) circuit.abort('timeout')
+    }
+  }
+
+  /** Leaving: a circuit whose last hop is here and that has no stream is only kept ready by somebody. Whether one that goes on has any, nobody can see. */
+  #closeEmpty(): void {
+    const now = this.#m.now()
+    for (const circuit of [...this.#circuits]) {
+      if (circuit.state !== 'open' || circuit.openStreams > 0) this.#emptySince.set(circuit, now)
+      else if (now - (this.#emptySince.get(circuit) ?? circuit.openedAt) > LEAVING_IDLE_MS) circuit.close('shutting-down')
     }
   }
 }

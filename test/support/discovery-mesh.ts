@@ -74,6 +74,7 @@ export async function startNode(options: NodeOptions): Promise<DiscoveryNode> {
     bandwidth: 1_000_000,
     family: [],
     protocols: { circuit: [1], link: [1], packet: [] },
+    leaving: false,
     software: 'shallot test',
   })
   const discovery = new Discovery(

@@ -3,6 +3,7 @@ import type { ServingRole } from '../../src/directory/index.ts'
 import type { NatFacts, ReachFacts } from '../../src/nat/index.ts'
 import type {
   CircuitFacts,
+  DrainFacts,
   NodeControl,
   NodeEvent,
   NodeStatus,
@@ -54,6 +55,8 @@ export const fakeStatus: NodeStatus = {
   reachability: null,
   natRelay: null,
   stun: null,
+  onionKey: null,
+  draining: null,
   memory: { rssBytes: 90_000_000, heapBytes: 20_000_000, externalBytes: 5_000_000 },
   links: 1,
   warnings: [{ code: 'guard-suspicious', message: 'the guard fails often', since: 0 }],
@@ -208,6 +211,10 @@ export class FakeNode implements NodeControl {
   emit(event: NodeEvent): void {
     for (const listener of this.#listeners) listener(event)
   }
+  drain({ limitMs = 600_000 }: { readonly limitMs?: number } = {}): DrainFacts {
+    return { since: 1_700_000_000_000, until: 1_700_000_000_000 + limitMs, circuitsLeft: 3 }
+  }
+
   async stop(): Promise<void> {
     this.asked.push('stop')
     this.#stopped.resolve(null)

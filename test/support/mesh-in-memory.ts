@@ -89,6 +89,7 @@ export class MemoryMesh {
         bandwidth: 1_000_000,
         family: [],
         protocols: { circuit: [1], link: [1], packet: isExit && this.#options.servesPackets?.(index) ? [PACKET_VERSION] : [] },
+        leaving: false,
         software: 'shallot test',
         work: { period: workPeriod(now, rules.work.periodMs), nonce: new Uint8Array(WORK_NONCE_BYTES) },
       })

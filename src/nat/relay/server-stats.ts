@@ -23,7 +23,7 @@ export interface RelayServerStats {
     readonly strangers: number
     readonly granted: number
     readonly renewed: number
-    readonly refused: Readonly<Partial<Record<ReserveRefusal | 'rate' | 'relayed', number>>>
+    readonly refused: Readonly<Partial<Record<ReserveRefusal | 'rate' | 'relayed' | 'leaving', number>>>
     readonly ended: Readonly<Partial<Record<'expired' | 'disconnected', number>>>
   }
   readonly connections: {
@@ -65,7 +65,7 @@ export class RelayCounters {
   #opened = 0
   #bytesUp = 0
   #bytesDown = 0
-  readonly #refusedReserves: Partial<Record<ReserveRefusal | 'rate' | 'relayed', number>> = {}
+  readonly #refusedReserves: Partial<Record<ReserveRefusal | 'rate' | 'relayed' | 'leaving', number>> = {}
   readonly #ended: Partial<Record<'expired' | 'disconnected', number>> = {}
   readonly #refusedConnects: Partial<Record<ConnectRefusal, number>> = {}
   readonly #closed: Partial<Record<PumpEnd, number>> = {}
@@ -76,7 +76,7 @@ export class RelayCounters {
     else this.#renewed++
   }
 
-  refusedReserve(reason: ReserveRefusal | 'rate' | 'relayed'): void {
+  refusedReserve(reason: ReserveRefusal | 'rate' | 'relayed' | 'leaving'): void {
     add(this.#refusedReserves, reason)
   }
 

@@ -79,6 +79,7 @@ export class RelayServer {
   readonly #handshakes = new Map<NodeId, number>()
   readonly #limit: RelayLimit
   #handshakeCount = 0
+  #isLeaving = false
   #closing = new AbortController()
   #timer: NodeJS.Timeout | null = null
   readonly #onConnectionClose = (event: CustomEvent<Connection>): void => this.#disconnected(event.detail)
@@ -106,6 +107,11 @@ export class RelayServer {
     })
     this.#timer = setInterval(() => this.#sweep(), SWEEP_MS)
     this.#timer.unref()
+  }
+
+  /** Takes and renews no reservation from now on: who is behind it looks for another relay. What is relayed goes on. */
+  leave(): void {
+    this.#isLeaving = true
   }
 
   /** Ends every relayed connection and reservation. */
@@ -189,6 +195,7 @@ export class RelayServer {
     if (request.type === 'reserve') {
       if (!withinRates) return this.#refuseReserve(stream, 'rate', STATUS.resourceLimitExceeded)
       if (!isOwnConnection(connection)) return this.#refuseReserve(stream, 'relayed', STATUS.permissionDenied)
+      if (this.#isLeaving) return this.#refuseReserve(stream, 'leaving', STATUS.reservationRefused)
       this.#reserve(stream, peer, address)
     } else if (request.type === 'connect') {
       if (!withinRates) return this.#refuseConnect(stream, 'rate', STATUS.resourceLimitExceeded)

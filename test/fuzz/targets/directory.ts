@@ -128,6 +128,7 @@ function descriptor(n: number): SignedDescriptor {
     bandwidth: 1_000_000,
     family: [peer],
     protocols: { circuit: [1, 2], link: [1], packet: [] },
+    leaving: false,
     software: 'shallot 0.1.0',
     work: { period, nonce: solveWork(suite, { networkId, id, period }, rules.work.bits) },
   })

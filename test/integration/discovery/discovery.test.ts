@@ -372,6 +372,7 @@ function signed(rules: NetworkRules, seed: Uint8Array, addresses: readonly strin
     bandwidth: 1,
     family: [],
     protocols: { circuit: [1], link: [1], packet: [] },
+    leaving: false,
     software: '',
     work: { period, nonce: solveWork(suite, { networkId, id, period }, rules.work.bits) },
   }).bytes

@@ -55,6 +55,28 @@ describe('a descriptor', () => {
     expect(Buffer.from(signed.bytes).includes(inBytes)).toBe(true)
   })
 
+  test('says in an extension that it is leaving, and no more than that', () => {
+    const staying = testFields(relay, quickRules, START, { roles: ['middle'], software: 'x' })
+    const signed = signDescriptor(suite, relay.seed, { ...staying, leaving: true })
+    expect(openDescriptor(suite, signed.bytes).descriptor.leaving).toBe(true)
+    expect(openDescriptor(suite, testDescriptor(relay, quickRules, START).bytes).descriptor.leaving).toBe(false)
+    const { payload } = decodeEnvelope(purpose, signed.bytes)
+    expect(payload.subarray(-4)).toEqual(Uint8Array.of(1, 2, 0, 0))
+    const talking = Buffer.concat([payload.subarray(0, -2), Uint8Array.of(0, 1, 7)])
+    expect(() => openDescriptor(suite, sealEnvelope(suite, relay.seed, purpose, talking))).toThrow(/leaving/)
+  })
+
+  test('says in an extension that it is leaving after the versions of raw packets', () => {
+    const fields = testFields(relay, quickRules, START, {
+      roles: ['exit'],
+      exitPolicy: { ipv4: [], ipv6: [] },
+      protocols: { circuit: [1], link: [1], packet: [1] },
+      leaving: true,
+    })
+    const opened = openDescriptor(suite, signDescriptor(suite, relay.seed, fields).bytes)
+    expect(opened.descriptor).toMatchObject({ leaving: true, protocols: { packet: [1] } })
+  })
+
   test('says in an extension which versions of raw packets it serves, and is without it where it serves none', () => {
     const exit = { roles: ['exit' as const], exitPolicy: { ipv4: [], ipv6: [] }, software: 'x' }
     const serving = (packet: readonly number[]) =>

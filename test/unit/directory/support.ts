@@ -45,6 +45,7 @@ export function testFields(relay: TestRelay, rules: NetworkRules, now: number, c
     bandwidth: 1_000_000,
     family: [],
     protocols: { circuit: [1], link: [1], packet: [] },
+    leaving: false,
     software: 'shallot 0.1.0',
     work: { period, nonce: solveWork(suite, { networkId: networkId(suite, rules), id: relay.id, period }, rules.work.bits) },
     ...changes,

@@ -230,6 +230,20 @@ describe('the eligible tier', () => {
     expect(view.eligible(now + DAY / 2, 'middle')).toHaveLength(3)
   })
 
+  test('is without a relay that says that it is leaving, which stays known, until it says otherwise', () => {
+    const view = new View({ suite, rules: quickRules })
+    const say = (sequence: number, leaving: boolean) =>
+      view.add(testDescriptor(relays[0]!, quickRules, START, { sequence, leaving }).bytes, START)
+    say(1, false)
+    expect(view.eligible(START)).toHaveLength(1)
+    say(2, true)
+    expect(view.eligible(START)).toEqual([])
+    expect(view.eligibility(relays[0]!.id, START)).toEqual({ eligible: false, reason: 'leaving', until: null })
+    expect(view.isKnown(relays[0]!.id)).toBe(true)
+    say(3, false)
+    expect(view.eligible(START)).toHaveLength(1)
+  })
+
   test('of a network that is younger than the ages asked for is its older half', () => {
     const view = new View({ suite, rules: aged })
     at(0, START, view)

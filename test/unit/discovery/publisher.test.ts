@@ -36,6 +36,7 @@ function fields(): OwnFields | null {
     bandwidth,
     family: [],
     protocols: { circuit: [1], link: [1], packet: [] },
+    leaving: false,
     software: 'test',
   }
 }

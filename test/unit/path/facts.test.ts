@@ -16,6 +16,7 @@ const descriptor: Descriptor = {
   bandwidth: 5,
   family: [idOf(2)],
   protocols: { circuit: [1, 2], link: [1], packet: [1, 9] },
+  leaving: false,
   software: 'shallot 0.1.0',
   work: { period: 0, nonce: new Uint8Array(8) },
 }
