@@ -86,6 +86,16 @@ export function shortId(id: string): string {
   return `…${id.slice(-8)}`
 }
 
+/** "Germany (DE)" */
+export function countryText(code: string): string {
+  try {
+    const name = new Intl.DisplayNames('en', { type: 'region', fallback: 'none' }).of(code)
+    return name === undefined ? code : `${name} (${code})`
+  } catch {
+    return visible(code)
+  }
+}
+
 /** "12.3 MB": powers of 1000, three digits. */
 export function bytesText(bytes: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB']

@@ -86,6 +86,7 @@ function nodeCommands(program: Command, done: Done): void {
     .option('--control <address:port>', "the client's control API", address, '127.0.0.1:0')
     .option('--dir <dir>', 'keep configurations, keys and logs here (default: a temporary directory)')
     .option('--relay-config <file>', 'TOML sections for every relay, such as [relaying] or [exit], to try limits')
+    .option('--countries <file>', 'lines NETWORK COUNTRY: in which country each node is to be')
     .option('--json', 'print one line of JSON when the mesh can carry traffic')
     .addHelpText(
       'after',
@@ -94,7 +95,12 @@ Every node listens on 127.x.0.1 with another x, so that all rules about
 addresses run as in the world. What a testnet changes (ages, proof of work,
 private addresses) stands in its network.toml and in \`shallot status\`.
 
-  $ shallot testnet --relays 9 --exits 3 --processes`,
+  $ shallot testnet --relays 9 --exits 3 --processes
+
+With --countries the nodes are spread over the networks of a file such as
+  127.0.0.0/9 DE
+  127.128.0.0/9 FR
+so that path.exit_countries and path.exclude_countries can be tried.`,
     )
     .action(async (options) => done(await (await import('./commands/testnet.ts')).testnet(options)))
 
@@ -154,7 +160,8 @@ function askingCommands(program: Command, done: Done): void {
     .action(async (options) => done(await (await import('./commands/lists.ts')).circuits(options)))
   asking(program, 'relays', 'the relays this node knows')
     .addOption(new Option('--role <role>', 'only those with this role').choices(roleNames.filter((role) => role !== 'client')))
-    .action(async (options: { role?: ServingRole }) => done(await (await import('./commands/lists.ts')).relays(options)))
+    .option('--country <code>', 'only those in this country: DE; ?? where it is not known')
+    .action(async (options: { role?: ServingRole; country?: string }) => done(await (await import('./commands/lists.ts')).relays(options)))
   asking(program, 'streams', 'the streams open now').action(async (options) =>
     done(await (await import('./commands/lists.ts')).streams(options)),
   )

@@ -1,6 +1,6 @@
 import { createSocket } from 'node:dgram'
 import { connect as connectTcp } from 'node:net'
-import { formatIp, messageOf, parseIp } from '../base/index.ts'
+import { formatIp, type IpAddress, messageOf, parseIp } from '../base/index.ts'
 import { closeWhereResetFails } from '../drive/index.ts'
 import { ExitRefusal, endReasonOf } from '../relaying/index.ts'
 import type { Endpoint, ExitBackend, ExitSocket, UdpPort } from './backend.ts'
@@ -9,6 +9,8 @@ export interface KernelBackendOptions {
   /** Source addresses; '' lets the system choose. */
   readonly outboundIpv4?: string
   readonly outboundIpv6?: string
+  /** Source address towards IPv4 loopback addresses, where `outboundIpv4` names none. */
+  readonly loopbackIpv4?: string | undefined
 }
 
 /** How long a connection is silent before the kernel asks whether the server still lives. */
@@ -18,9 +20,11 @@ const KEEP_ALIVE_MS = 120_000
 export class KernelBackend implements ExitBackend {
   readonly name = 'kernel'
   readonly #source: Readonly<Record<4 | 6, string>>
+  readonly #loopback: string
 
   constructor(options: KernelBackendOptions = {}) {
     this.#source = { 4: options.outboundIpv4 ?? '', 6: options.outboundIpv6 ?? '' }
+    this.#loopback = options.loopbackIpv4 ?? ''
   }
 
   connect(to: Endpoint, signal: AbortSignal): Promise<ExitSocket> {
@@ -30,6 +34,7 @@ export class KernelBackend implements ExitBackend {
         return
       }
       const { family } = to.address
+      const localAddress = this.#sourceFor(to.address)
       const socket = connectTcp({
         host: formatIp(to.address),
         port: to.port,
@@ -39,7 +44,7 @@ export class KernelBackend implements ExitBackend {
         noDelay: true,
         keepAlive: true,
         keepAliveInitialDelay: KEEP_ALIVE_MS,
-        ...(this.#source[family] !== '' && { localAddress: this.#source[family] }),
+        ...(localAddress !== '' && { localAddress }),
       })
       closeWhereResetFails(socket)
       const aborted = (): void => {
@@ -56,6 +61,10 @@ export class KernelBackend implements ExitBackend {
         resolve(socket)
       })
     })
+  }
+
+  #sourceFor({ family, bytes }: IpAddress): string {
+    return this.#source[family] || (family === 4 && bytes[0] === 127 ? this.#loopback : '')
   }
 
   openUdp(family: 4 | 6, receive: (bytes: Uint8Array, from: Endpoint) => void, failed: (error: Error) => void): UdpPort {

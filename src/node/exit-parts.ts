@@ -11,8 +11,9 @@ import {
   servedFamilies,
   TunNatBackend,
 } from '../egress/index.ts'
-import type { Host } from '../link/index.ts'
+import { type Host, outboundAddressFor } from '../link/index.ts'
 import { addressOf } from '../path/index.ts'
+import type { NodeConfig } from './config.ts'
 import type { Ground } from './ground.ts'
 
 /** What an exit may connect to besides public addresses where the network's rules allow private destinations. */
@@ -40,7 +41,7 @@ export async function startExit(ground: Ground, host: Host, stops: Ground['stops
   }
   const exit = createExitService({
     config: config.exit,
-    backend: new KernelBackend(config.exit),
+    backend: new KernelBackend({ ...config.exit, loopbackIpv4: ownLoopback(config) }),
     packets,
     resolver,
     privateDestinations: privateDestinations(ground),
@@ -51,6 +52,11 @@ export async function startExit(ground: Ground, host: Host, stops: Ground['stops
   })
   stops.push(() => exit.close())
   return exit
+}
+
+/** Where the exit of a testnet connects from: every node has a loopback address of its own, and a server should see whose. */
+function ownLoopback({ link }: NodeConfig): string | undefined {
+  return outboundAddressFor('127.0.0.1', 'auto', link.listen)
 }
 
 async function createPacketBackend(ground: Ground, ownAddresses: () => readonly string[]): Promise<PacketBackend | null> {

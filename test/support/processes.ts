@@ -264,6 +264,8 @@ export interface TestnetNode {
   readonly id: string
   readonly roles: readonly string[]
   readonly address: string | null
+  /** Null without `--countries`. */
+  readonly country: string | null
   readonly pid: number
   /** Such as relay1, exit1, bootstrap, client. */
   readonly name: string

@@ -32,6 +32,7 @@ export interface WebServerOptions {
  * - `GET /bytes/N`: N bytes that never repeat, the same ones each time (`sha256OfBytes`); `?per=BYTES&every=MS` sends them slowly
  * - `PUT /sink`: `{"bytes":…,"sha256":…}` of what was sent
  * - `GET /silent`: never answered
+ * - `GET /seen`: the address that the request came from
  * - anything else: "hello from the web server" and the path
  */
 export async function startWebServer(options: WebServerOptions = {}): Promise<WebServer> {
@@ -44,6 +45,7 @@ export async function startWebServer(options: WebServerOptions = {}): Promise<We
     if (first === 'bytes') serveBytes(Number(second), url.searchParams, response)
     else if (first === 'sink') serveSink(request, response)
     else if (first === 'git' && options.gitFolder !== undefined) serveGit(options.gitFolder, url, request, response)
+    else if (first === 'seen') response.end(request.socket.remoteAddress)
     else if (first !== 'silent') response.end(`hello from the web server: ${url.pathname}\n`)
   }
   const server: Server = options.tls ? createTlsServer({ cert: options.tls.certificate, key: options.tls.key }, serve) : createServer(serve)

@@ -1,6 +1,6 @@
 import type { ServingRole } from '../../directory/index.ts'
 import type { CircuitFacts, RelayFacts, StreamFacts } from '../../node/index.ts'
-import { bytesText, durationText, say, sayJson, shortId, styled, table, visible, wrap } from '../output.ts'
+import { bytesText, countryText, durationText, say, sayJson, shortId, styled, table, visible, wrap } from '../output.ts'
 import { findNode, type NodeChoice } from '../places.ts'
 
 interface ListOptions extends NodeChoice {
@@ -15,11 +15,13 @@ export async function circuits(options: ListOptions & { readonly why?: boolean }
   return 0
 }
 
-/** `shallot relays [--role R]` */
-export async function relays(options: ListOptions & { readonly role?: ServingRole }): Promise<number> {
-  const list = await (await findNode(options)).relays(options.role)
+/** `shallot relays [--role R] [--country CC]` */
+export async function relays(options: ListOptions & { readonly role?: ServingRole; readonly country?: string }): Promise<number> {
+  const all = await (await findNode(options)).relays(options.role)
+  const wanted = options.country?.toUpperCase()
+  const list = wanted === undefined ? all : all.filter(({ country }) => (country ?? '??') === wanted)
   if (options.json) sayJson(list)
-  else say(list.length === 0 ? 'No relays known yet.' : relaysText(list))
+  else say(list.length > 0 ? relaysText(list) : all.length > 0 ? `None of ${all.length} relays is in ${wanted}.` : 'No relays known yet.')
   return 0
 }
 
@@ -50,20 +52,22 @@ export function circuitsText(list: readonly CircuitFacts[]): string {
     String(circuit.streams),
     `${pathText(circuit)}${circuit.closed === null ? '' : ` (${circuit.closed.reason}${circuit.closed.hop === null ? '' : ` at hop ${circuit.closed.hop + 1}`})`}`,
   ])
-  const overview = table(['ID', 'STATE', 'AGE', 'RTT', 'STREAMS', 'GUARD > MIDDLE > EXIT'], rows)
+  const overview = table(['ID', 'STATE', 'AGE', 'RTT', 'STR', 'GUARD > MIDDLE > EXIT'], rows)
   return [overview, ...list.filter((circuit) => circuit.why !== null).map(whyText)].join('\n')
 }
 
-/** "…abcdefgh > …ijklmnop > …qrstuvwx" */
+/** "abcdefgh DE > ijklmnop > qrstuvwx FR": the ends of the ids, and countries where they are known */
 export function pathText(circuit: CircuitFacts): string {
-  return circuit.path.map((hop) => shortId(hop.id)).join(' > ')
+  return circuit.path.map(({ id, country }) => `${id.slice(-8)}${country === null ? '' : ` ${country}`}`).join(' > ')
 }
 
 function whyText(circuit: CircuitFacts): string {
   const lines = [`\n${styled('bold', `Circuit ${circuit.id}`)}`]
   for (const { position, reasons } of circuit.why ?? []) {
     const hop = circuit.path.find((one) => one.position === position)
-    lines.push(`  ${position}${hop === undefined ? '' : ` ${shortId(hop.id)} at ${hop.address}`}`)
+    lines.push(
+      `  ${position}${hop === undefined ? '' : ` ${shortId(hop.id)} at ${hop.address}${hop.country === null ? '' : `, ${countryText(hop.country)}`}`}`,
+    )
     for (const reason of reasons)
       lines.push(
         ...wrap(visible(hop === undefined ? reason : reason.replace(`${hop.id}: `, '')), 74).map(
@@ -82,11 +86,18 @@ function relaysText(list: readonly RelayFacts[]): string {
     bytesText(relay.weight),
     durationText(Math.max(0, now - relay.firstSeenAt)),
     relay.eligible ? 'yes' : 'no',
-    relay.addresses[0] ?? '-',
+    relay.country ?? '??',
+    relay.addresses[0] === undefined ? '-' : shortAddress(relay.addresses[0]),
   ])
   const reasons = list.filter((relay) => !relay.eligible).map((relay) => `  ${shortId(relay.id)}: ${visible(relay.notEligible.join('; '))}`)
-  const overview = table(['ID', 'ROLES', 'WEIGHT/S', 'KNOWN FOR', 'USED', 'ADDRESS'], rows)
+  const overview = table(['ID', 'ROLES', 'WEIGHT/S', 'KNOWN FOR', 'USED', 'IN', 'ADDRESS'], rows)
   return reasons.length === 0 ? overview : [overview, '', 'Not used for own paths:', ...reasons].join('\n')
+}
+
+/** "192.0.2.7:4460" of a multiaddr. */
+function shortAddress(multiaddr: string): string {
+  const [, protocol, host, , port] = multiaddr.split('/')
+  return protocol === 'ip6' ? `[${host}]:${port}` : `${host}:${port}`
 }
 
 function streamsText(list: readonly StreamFacts[]): string {

@@ -26,14 +26,15 @@ export interface TestnetOptions extends ClientPorts {
   readonly processes?: boolean
   readonly dir?: string
   readonly relayConfig?: string
+  readonly countries?: string
   readonly json?: boolean
 }
 
-async function readRelayConfig(file: string): Promise<string> {
+async function readOption(name: string, file: string): Promise<string> {
   try {
     return await readFile(file, 'utf8')
   } catch (error) {
-    throw new ShallotError('usage', `--relay-config ${file} cannot be read: ${messageOf(error)}`, {
+    throw new ShallotError('usage', `${name} ${file} cannot be read: ${messageOf(error)}`, {
       kind: 'usage',
       retry: 'never',
       cause: error,
@@ -56,8 +57,10 @@ export async function testnet(options: TestnetOptions): Promise<number> {
   let code = 0
   try {
     await clearTestnet(dir.path, dir.earlier)
-    const relaySections = options.relayConfig === undefined ? '' : await readRelayConfig(options.relayConfig)
-    const plans = await planTestnet(dir.path, { ...options, relaySections }, options)
+    const relaySections = options.relayConfig === undefined ? '' : await readOption('--relay-config', options.relayConfig)
+    const countries = options.countries === undefined ? {} : { countries: await readOption('--countries', options.countries) }
+    const { relays, exits } = options
+    const plans = await planTestnet(dir.path, { relays, exits, relaySections, ...countries }, options)
     await dir.mark(plans)
     if (!options.json) say(`Starting ${plans.length} nodes ${options.processes ? 'in processes of their own' : 'in this process'} ...`)
     page = await startDemoPage()
@@ -140,6 +143,7 @@ function readyLine(mesh: Mesh, page: DemoPage): unknown {
     id,
     roles: plan.roles,
     address: plan.address,
+    country: plan.country,
     pid,
     name: plan.name,
     dir: plan.dir,
@@ -153,10 +157,11 @@ async function tell(mesh: Mesh, page: DemoPage, dir: string, options: TestnetOpt
   const circuit = (await client.circuits()).find((one) => one.state === 'open')
   const nameOf = (id: string): string => mesh.nodes.find((node) => node.id === id)?.plan.name ?? shortId(id)
   say()
+  const country = ({ plan }: RunningTestnetNode): string => (options.countries === undefined ? '' : `${plan.country ?? '??'}  `)
   say(styled('bold', `A mesh of ${options.relays} relays, ${options.exits} of them exits, runs on this machine.`))
   for (const node of mesh.nodes.slice(0, -1))
     say(
-      `  ${node.plan.name.padEnd(10)} ${node.plan.address!.padEnd(19)} ${node.plan.roles.join(', ').padEnd(15)}${options.processes ? `process ${node.pid}` : ''}`.trimEnd(),
+      `  ${node.plan.name.padEnd(10)} ${node.plan.address!.padEnd(19)} ${country(node)}${node.plan.roles.join(', ').padEnd(15)}${options.processes ? `process ${node.pid}` : ''}`.trimEnd(),
     )
   say(`  ${'client'.padEnd(10)} SOCKS5 ${client.socks}, HTTP proxy ${client.http}`)
   say()

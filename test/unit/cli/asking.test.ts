@@ -98,7 +98,8 @@ describe('a running node is found by itself', () => {
   test('and tells of circuits, relays and streams', async () => {
     const circuits = (await cli(['circuits', '--why'])).stdout
     expect(circuits).toContain('first primary guard')
-    expect(circuits).toMatch(/^7 +open +1 min \d+ s +3 ms +1 +…/m)
+    expect(circuits).toMatch(/^7 +open +1 min \d+ s +3 ms +1 +rdGuard1 DE > Middle22 > ExitEx33 NL$/m)
+    expect(circuits).toContain('at 127.1.0.1:4460, Germany (DE)')
     expect((await cli(['relays', '--role', 'exit'])).stdout).toContain('known for too short a time')
     expect((await cli(['streams'])).stdout).toContain('example.com:443')
     expect((await cli(['new-circuit'])).code).toBe(0)

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { SeededRandom, silentLogger } from '../../../src/base/index.ts'
+import { type CountryOf, parseIp, SeededRandom, silentLogger } from '../../../src/base/index.ts'
 import { CircuitPool, Client, clientConfig, type LivenessOptions, type PoolEvent, StreamError } from '../../../src/client/index.ts'
 import { BatchPool } from '../../../src/link/index.ts'
 import { constraintsOf, GuardSample, type PathConfig, PathViews, pathConfig } from '../../../src/path/index.ts'
@@ -12,8 +12,13 @@ interface World {
   readonly pool: CircuitPool
   readonly client: Client
   readonly guards: GuardSample
+  /** Other wishes from now on, as at run time. */
+  readonly wish: (path: Partial<PathConfig>) => void
   readonly events: PoolEvent[]
 }
+
+/** Every relay has an address of its own; odd ones are in one country, even ones in another. */
+const countryOf: CountryOf = ({ bytes }) => (bytes[1]! % 2 === 1 ? 'AA' : 'BB')
 
 const cleanups: (() => void)[] = []
 let port = 0
@@ -40,6 +45,7 @@ function world(
   const config = pathConfig.parse({ cleanCircuits: 1, ...options.path })
   const guards = new GuardSample(config)
   const events: PoolEvent[] = []
+  const paths = new PathViews(view, constraintsOf(config, null, countryOf))
   const pool = new CircuitPool({
     config,
     buildAttempts: 3,
@@ -47,7 +53,7 @@ function world(
     suite,
     random: new SeededRandom(7),
     view,
-    paths: new PathViews(view, constraintsOf(config)),
+    paths,
     guards,
     memory: new BatchPool(true),
     dialer: mesh.dialer(mesh.clientId, mesh.clientMeter),
@@ -63,7 +69,13 @@ function world(
     pool.stop()
     mesh.stop()
   })
-  return { mesh, pool, client, guards, events }
+  const wish = (path: Partial<PathConfig>): void => {
+    const changed = pathConfig.parse({ cleanCircuits: 1, ...options.path, ...path })
+    paths.constrain(constraintsOf(changed, null, countryOf))
+    guards.configure(changed)
+    pool.pathsChanged(changed)
+  }
+  return { mesh, pool, client, guards, events, wish }
 }
 
 async function echo(client: Client, isolation: string): Promise<string> {
@@ -195,5 +207,51 @@ describe('the circuit pool', () => {
     pool.stop()
     await expect(client.connect({ host: 'h', port }, { isolation: 'a' })).rejects.toMatchObject({ reason: 'aborted' })
     await until(() => mesh.relays.every(({ engine }) => engine.stats().circuits === 0), 'relays have forgotten the client')
+  })
+
+  test('new wishes retire the circuits that they do not allow, at once for what comes next, and let their streams end', async () => {
+    const { client, pool, mesh, wish } = world({ relays: 12, exits: 4 })
+    const country = (id: string) => countryOf(parseIp(`127.${mesh.relays.findIndex((relay) => relay.id === id) + 10}.0.1`))
+    await echo(client, 'a')
+    const [used] = ready(pool).filter(({ isolation }) => isolation === 'a')
+    const here = country(used!.choice.path[2])!
+    const there = here === 'AA' ? 'BB' : 'AA'
+    const { stream } = await client.connect({ host: 'echo.example', port }, { isolation: 'a' })
+    wish({ exitCountries: [there] })
+    expect(used!.state).toBe('retired')
+    expect(await echo(client, 'a')).toBe('ping')
+    const open = pool.circuits().filter(({ state }) => state === 'ready')
+    expect(open.map(({ choice }) => country(choice.path[2]))).toEqual(open.map(() => there))
+    stream.end('still here')
+    const parts: Uint8Array[] = []
+    for await (const part of stream) parts.push(part as Uint8Array)
+    expect(Buffer.concat(parts).toString()).toBe('still here')
+    await until(() => used!.state === 'closed', 'the retired circuit ends with its last stream')
+  })
+
+  test('a circuit that is being built when wishes change is not used; one that fits stays', async () => {
+    const { client, pool, mesh, wish } = world({ relays: 12, exits: 4 })
+    const country = (id: string) => countryOf(parseIp(`127.${mesh.relays.findIndex((relay) => relay.id === id) + 10}.0.1`))
+    const built = pool.buildOne()
+    const [building] = pool.circuits()
+    expect(building!.state).toBe('building')
+    const here = country(building!.choice.path[2])!
+    wish({ exitCountries: [here === 'AA' ? 'BB' : 'AA'] })
+    expect(building!.unwanted).toBe(true)
+    await built
+    expect(await echo(client, 'a')).toBe('ping')
+    const [used] = pool.circuits().filter(({ isolation }) => isolation === 'a')
+    expect(country(used!.choice.path[2])).not.toBe(here)
+    wish({ exitCountries: [country(used!.choice.path[2])!], cleanCircuits: 2 })
+    expect(used!.state).toBe('ready')
+  })
+
+  test('a wish that nothing fulfils is not relaxed: the request says which', async () => {
+    const { client, wish } = world({ circuitWaitMs: 400 })
+    await echo(client, 'a')
+    wish({ exitCountries: ['CC'] })
+    await expect(client.connect({ host: 'h', port }, { isolation: 'a' })).rejects.toThrow(/not in exit_countries/)
+    wish({})
+    expect(await echo(client, 'a')).toBe('ping')
   })
 })
