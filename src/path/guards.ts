@@ -77,6 +77,7 @@ interface Guard {
  *   drawn ──noteSuccess──▶ confirmed (in the order of first success, before all that are not)
  *   untried/reachable ──noteFailure, network up──▶ failed ──retryAt──▶ tried in its place again
  *                     ──noteFailure, network not known to be up──▶ doubtful ──anything succeeds──▶ untried, nothing counted
+ *   failed ──no other is left──▶ doubtful
  *
  * Failures only ever change when a guard is tried next; they never draw a new one. `wall` is wall-clock ms (dates on disk), `now` monotonic ms.
  */
@@ -182,9 +183,27 @@ export class GuardSample {
       guard.retryAt = now + this.#retryWait(guard)
     } else if (guard.state !== 'failed') {
       guard.state = 'doubtful'
-      guard.retryAt = now + Math.min(DOUBT_MS.most, DOUBT_MS.first * 2 ** guard.doubts)
-      guard.doubts = Math.min(guard.doubts + 1, 30)
+      this.#wait(guard, now)
     }
+    this.#doubtIfAllFailed(now)
+  }
+
+  /** When every guard has failed it can't be told from here whether they are down or the way to them is: all may be back any moment. */
+  #doubtIfAllFailed(now: number): void {
+    const usable = this.#guards.filter((guard) => guard.usable)
+    if (usable.some(({ state }) => state === 'untried' || state === 'reachable')) return
+    for (const guard of usable) {
+      if (guard.state !== 'failed') continue
+      guard.state = 'doubtful'
+      const { retryAt } = guard
+      this.#wait(guard, now)
+      guard.retryAt = Math.min(retryAt, guard.retryAt)
+    }
+  }
+
+  #wait(guard: Guard, now: number): void {
+    guard.retryAt = now + Math.min(DOUBT_MS.most, DOUBT_MS.first * 2 ** guard.doubts)
+    guard.doubts = Math.min(guard.doubts + 1, 30)
   }
 
   /** Whether a success a short time ago proves that the network is up. Success elsewhere (any link) may be told by `noteNetworkUp`. */

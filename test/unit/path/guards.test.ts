@@ -127,6 +127,38 @@ describe('GuardSample: success and failure', () => {
     expect(sample.toState().guards).toHaveLength(before.guards.length)
   })
 
+  it('waits briefly for any of them when every guard has failed, whatever proved that the network was up', () => {
+    const sample = sampled(guardsOnly(3))
+    const all = sample.current(0)
+    expect(all).toHaveLength(3)
+    sample.noteSuccess(all[0]!, 0, WALL)
+    for (let round = 0; round < 12; round++) sample.noteFailure(all[2]!, true, round)
+    expect(sample.facts(12)[2]!.retryAt).toBeGreaterThan(60_000)
+    let now = 1000
+    for (let round = 0; round < 12; round++) {
+      for (const id of sample.current(now)) {
+        sample.noteAttempt(id, now)
+        sample.noteFailure(id, true, now)
+      }
+      expect(sample.current(now)).toEqual([])
+      const next = sample.nextRetryAt(now)!
+      expect(next - now).toBeLessThanOrEqual(15_000)
+      now = next
+    }
+    // One is back: the others are not held to have failed, since nobody knows.
+    sample.noteSuccess(all[1]!, now, WALL)
+    expect(sample.current(now)).toEqual([all[0], all[1], all[2]])
+  })
+
+  it('keeps one that failed away for long while another is up', () => {
+    const sample = sampled(guardsOnly(3))
+    const all = sample.current(0)
+    sample.noteSuccess(all[0]!, 0, WALL)
+    for (let i = 0; i < 8; i++) for (const id of all.slice(1)) sample.noteFailure(id, true, i)
+    expect(sample.facts(8).map(({ state }) => state)).toEqual(['reachable', 'failed', 'failed'])
+    expect(sample.nextRetryAt(8)).toBeGreaterThan(1_000_000)
+  })
+
   it('never draws a new guard because of failures', () => {
     const view = guardsOnly(100)
     const sample = sampled(view)
