@@ -3,15 +3,13 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { ShallotError } from '../base/index.ts'
 import { isErrno, storeError } from './errors.ts'
-import { PRIVATE_FILE_MODE } from './files.ts'
+import { ownName, PRIVATE_FILE_MODE } from './files.ts'
 
 const LOCK_FILE = 'lock'
 /** A lock that changes hands this often while we try belongs to somebody else. */
 const MAX_TRIES = 50
 const TAKEOVER_WAIT_MS = 10
 const TAKEOVER_LIMIT_MS = 10_000
-
-let attempts = 0
 
 /** Holds a directory for this process. */
 export interface DirectoryLock {
@@ -25,7 +23,7 @@ export interface DirectoryLock {
  */
 export async function lockDirectory(dir: string): Promise<DirectoryLock> {
   const path = join(dir, LOCK_FILE)
-  const own = `${path}.${process.pid}-${++attempts}`
+  const own = ownName(path)
   const content = `${process.pid} ${(await startOf(process.pid)) ?? '-'}\n`
   try {
     await writeFile(own, content, { flag: 'wx', mode: PRIVATE_FILE_MODE })

@@ -1,13 +1,12 @@
+import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { chmod, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { chmod, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { isErrno, storeError } from './errors.ts'
 
 /** Only the owner reads or writes. */
 export const PRIVATE_FILE_MODE = 0o600
 export const PRIVATE_DIR_MODE = 0o700
-
-let writes = 0
 
 /**
  * Makes a directory, private, and those above it that are missing. One that is there already is left as it is.
@@ -36,13 +35,44 @@ async function isThere(path: string): Promise<boolean> {
 }
 
 /**
+ * A name beside a file that no other writer has, in this life or another: in a container every life has the same process id. `removeLeftovers` knows
+ * it by its form.
+ */
+export function ownName(path: string): string {
+  return `${path}.${process.pid}-${randomBytes(6).toString('hex')}`
+}
+
+const leftoverForm = /\.(\d+)-[0-9a-f]{1,12}(?:\.tmp)?$/
+
+/** Removes what a writer that was killed left in a directory and the folders in it: half a file, perhaps of a key. What a living process writes now stays. */
+export async function removeLeftovers(dir: string): Promise<void> {
+  const startedAt = Date.now() - process.uptime() * 1000
+  const entries = await readdir(dir, { withFileTypes: true }).catch(() => [])
+  for (const entry of entries) {
+    const path = join(dir, entry.name)
+    const pid = Number(leftoverForm.exec(entry.name)?.[1] ?? 0)
+    if (entry.isDirectory()) await removeLeftovers(path)
+    else if (entry.isFile() && pid > 0 && !(await isBeingWritten(path, pid, startedAt))) await rm(path, { force: true }).catch(() => {})
+  }
+}
+
+async function isBeingWritten(path: string, pid: number, startedAt: number): Promise<boolean> {
+  if (pid === process.pid) return ((await stat(path).catch(() => null))?.mtimeMs ?? 0) >= startedAt
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return !isErrno(error, 'ESRCH')
+  }
+}
+
+/**
  * Replaces a file whole: after a crash at any moment it holds either the old or the new bytes. The bytes are borrowed until it resolves.
  * @param mode permissions of the new file; private unless told otherwise
  * @throws ShallotError 'directory-unwritable', 'write-failed'
  */
 export async function replaceFile(path: string, bytes: Uint8Array | string, mode: number = PRIVATE_FILE_MODE): Promise<void> {
-  // The name is this process's own, so that two writers never share a temporary file.
-  const temporary = `${path}.${process.pid}-${++writes}.tmp`
+  const temporary = `${ownName(path)}.tmp`
   try {
     const file = await open(temporary, 'wx', mode)
     try {

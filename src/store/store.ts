@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path'
 import { type Logger, messageOf, ShallotError } from '../base/index.ts'
 import { type DirectoryLock, lockDirectory } from './directory-lock.ts'
 import { storeError } from './errors.ts'
-import { makeDirectory, makePrivate, readFileIfAny, replaceFile } from './files.ts'
+import { makeDirectory, makePrivate, readFileIfAny, removeLeftovers, replaceFile } from './files.ts'
 
 /** Something about a file that the person who runs the node should know. */
 export interface StoreWarning {
@@ -38,12 +38,14 @@ export class Store {
   }
 
   /**
-   * Makes the directory if there is none and takes its lock.
+   * Makes the directory if there is none, takes its lock, and removes what a life that was killed had half written.
    * @throws ShallotError 'directory-in-use', 'directory-unwritable', 'write-failed'
    */
   static async open(dir: string, options: StoreOptions): Promise<Store> {
     await makeDirectory(dir)
-    return new Store(dir, await lockDirectory(dir), options)
+    const lock = await lockDirectory(dir)
+    await removeLeftovers(dir)
+    return new Store(dir, lock, options)
   }
 
   path(name: string): string {
