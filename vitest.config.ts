@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config'
 /** Fast tests of single rooms: many files at a time. */
 const quick = ['unit', 'vectors', 'compliance', 'property', 'fuzz', 'architecture']
 /** Whole nodes, processes and namespaces: one file at a time, so that they do not starve each other on a machine of two cores. */
-const whole = ['integration', 'interop', 'netns']
+const whole = ['integration', 'interop', 'netns', 'dashboard']
 
 export default defineConfig({
   test: {

@@ -80,3 +80,22 @@ fi
 # Compiled and type-stripped sources are kept between runs: a start takes a fraction of the time, and the compiler stays out of memory.
 : "${NODE_COMPILE_CACHE:=$root/node_modules/.cache/shallot}"
 export NODE_COMPILE_CACHE
+
+# The dashboard's pages are made of src/dashboard, into dist/dashboard, when they are others than those it was made of: less than a second, and
+# nothing is fetched. A package carries the pages and has no vite.
+shallot_dashboard() {
+  [ -f "$root/src/dashboard/index.html" ] && [ -e "$root/node_modules/.bin/vite" ] && [ -w "$root" ] || return 0
+  shallot_sources=$(cd "$root" && find src/dashboard package-lock.json -type f | LC_ALL=C sort | xargs cat | cksum)
+  if [ -f "$root/dist/dashboard/index.html" ] && [ "$(cat "$root/dist/dashboard.sources" 2>/dev/null)" = "$shallot_sources" ]; then return 0; fi
+  # Made aside: two that start at once do not disturb each other.
+  shallot_made=$root/dist/.dashboard-$$
+  if shallot_said=$(cd "$root" && "$node" node_modules/vite/bin/vite.js build src/dashboard --outDir "$shallot_made" --logLevel warn 2>&1); then
+    rm -rf "$root/dist/dashboard"
+    mv "$shallot_made" "$root/dist/dashboard" 2>/dev/null || rm -rf "$shallot_made"
+    printf '%s\n' "$shallot_sources" >"$root/dist/dashboard.sources"
+  else
+    rm -rf "$shallot_made"
+    printf 'shallot: the dashboard could not be built; everything else works.\n%s\n' "$shallot_said" >&2
+  fi
+}
+shallot_dashboard

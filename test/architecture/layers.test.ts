@@ -26,15 +26,19 @@ const ranks: Readonly<Record<string, number>> = {
   node: 9,
   control: 10,
   cli: 11,
+  dashboard: 12,
 }
 
 /** Beside each other by intent: the folder may import those, though they have its own rank. */
 const beside: Readonly<Record<string, readonly string[]>> = {}
 
+/** What the control API says, made from its document. */
+const apiTypes = 'src/control/api-types.ts'
+
 /** The folders of the server roles stand beside `node`: it takes their profiles, they take its types. */
 const roleFolders = ['bootstrap', 'relay', 'exit']
 
-const sources = repositoryFiles().filter((file) => /^(src|bootstrap|relay|exit)\/.*\.ts$/.test(file))
+const sources = repositoryFiles().filter((file) => /^(src|bootstrap|relay|exit)\/.*\.tsx?$/.test(file))
 
 interface Place {
   readonly folder: string
@@ -55,6 +59,9 @@ function objection(from: string, to: string, typeOnly: boolean): string | null {
   if (to === 'package.json') return null
   if (imported === null) return 'it is no source of the program'
   if (importer === null || importer.folder === imported.folder) return null
+  if (importer.folder === 'dashboard') {
+    return to === apiTypes && typeOnly ? null : `the dashboard runs in a browser: of the program it takes the types of ${apiTypes} alone`
+  }
   if (to !== (roleFolders.includes(imported.folder) ? `${imported.folder}/index.ts` : `src/${imported.folder}/index.ts`)) {
     return `only the door of ${imported.folder}, its index.ts, may be imported from outside`
   }
@@ -88,5 +95,8 @@ describe('layers', () => {
     expect(objection('src/client/pool.ts', 'src/relaying/index.ts', false)).toMatch(/stands beside/)
     expect(objection('exit/index.ts', 'src/node/index.ts', false)).toMatch(/only types/)
     expect(objection('src/cli/main.ts', 'src/control/index.ts', false)).toBeNull()
+    expect(objection('src/dashboard/api.ts', 'src/control/index.ts', true)).toMatch(/browser/)
+    expect(objection('src/dashboard/api.ts', 'src/control/api-types.ts', true)).toBeNull()
+    expect(objection('src/cli/main.ts', 'src/dashboard/api.ts', false)).toMatch(/door/)
   })
 })

@@ -1,0 +1,182 @@
+import type { JSX } from 'preact'
+import { useAct } from '../act.ts'
+import { ask } from '../api.ts'
+import { connection } from '../connection.ts'
+import { bytes, clock, duration, latency, list, plural } from '../format.ts'
+import { circuitInUse, circuits, latestStreams, status, traffic } from '../node-state.ts'
+import { ActButton } from '../parts/act-button.tsx'
+import { Badge, Card, Figure, Figures } from '../parts/card.tsx'
+import { CountryCard } from '../parts/country-choice.tsx'
+import { Draw } from '../parts/icons.tsx'
+import { PathDrawing, PathLine } from '../parts/path-drawing.tsx'
+import { Empty, Failed, Loading, Notice } from '../parts/states.tsx'
+import { TrafficPlots } from '../parts/traffic-plots.tsx'
+import { VpnCard } from '../parts/vpn-card.tsx'
+import { Warnings } from '../parts/warnings.tsx'
+import { useResource } from '../resource.ts'
+import { useNow } from '../use-now.ts'
+
+/** What the node does now, at a glance. */
+export function OverviewPage(): JSX.Element {
+  const { data, error } = useResource(status)
+  useResource(circuits)
+  if (data === undefined)
+    return error === null ? <Loading what="the node" lines={6} /> : <Failed error={error} again={() => void status.reload()} />
+  const client = data.client !== null
+  return (
+    <>
+      <Sentence />
+      <Warnings warnings={data.warnings} />
+      {client ? <PathCard /> : null}
+      <div class="columns">
+        {client ? <RequestsCard /> : null}
+        <div class="stack">
+          {client ? <CountryCard /> : null}
+          {client ? <VpnCard /> : null}
+          <NodeCard />
+        </div>
+      </div>
+      <TrafficPlots />
+    </>
+  )
+}
+
+/** The state in one plain sentence. */
+function Sentence(): JSX.Element {
+  const node = status.data.value!
+  const circuit = circuitInUse.value
+  const path = circuit?.state === 'open' ? ` through ${list(circuit.path.map(({ country }) => country ?? 'an unknown country'))}` : ''
+  const serving = node.roles.filter((role) => role !== 'client')
+  let text: string
+  if (connection.value.state === 'lost') text = 'The node does not answer.'
+  else if (node.draining !== null) text = `The node is leaving: ${plural(node.draining.circuitsLeft, 'circuit')} of others end first.`
+  else if (!node.ready) text = `The node is starting: it knows ${plural(node.view.known.total, 'relay')} so far.`
+  else if (node.client === null) text = `The node serves the network as ${list(serving)}.`
+  else if (circuit === null || circuit.state !== 'open') text = 'The node is ready. It builds a circuit for your next request.'
+  else text = `Your traffic goes${path}.`
+  const also = node.client !== null && serving.length > 0 ? ` It also serves the network as ${list(serving)}.` : ''
+  return <p class="sentence">{text + also}</p>
+}
+
+function PathCard(): JSX.Element {
+  const { data, error } = useResource(circuits)
+  const act = useAct(() => ask('POST /v1/new-circuit'))
+  const circuit = circuitInUse.value
+  const now = useNow()
+  const last = latestStreams.value.find((stream) => stream.circuit === circuit?.id)
+  const sample = traffic.value.at(-1)
+  const busy = sample !== undefined && sample.sent + sample.received > 0 && now - sample.at < 5000
+  const state = act.state.value
+  const button = (
+    <ActButton act={act} class="button-main" busy="Building …">
+      <Draw name="refresh" />
+      New circuit
+    </ActButton>
+  )
+  return (
+    <Card title="Your circuit" class="path-card" aside={button}>
+      {circuit !== null ? (
+        <>
+          <PathDrawing circuit={circuit} target={last?.target ?? null} busy={busy} />
+          <Figures>
+            <Figure name="Round trip" value={latency(circuit.rttMs)} note="to the exit and back" />
+            <Figure
+              name="Age"
+              value={duration(now - circuit.createdAt)}
+              note={circuit.buildMs === null ? undefined : `built in ${latency(circuit.buildMs)}`}
+            />
+            <Figure
+              name="Streams"
+              value={String(circuit.streams)}
+              note={circuit.isolation === null ? 'not used yet' : 'share one isolation key'}
+            />
+            <Figure name="Carried" value={bytes(circuit.bytesSent + circuit.bytesReceived)} note={`${bytes(circuit.bytesReceived)} down`} />
+          </Figures>
+        </>
+      ) : data === undefined && error === null ? (
+        <Loading what="the circuits" />
+      ) : (
+        <Empty icon="circuits" title="No circuit yet">
+          <p>The node builds one when something asks for it, or when you press “New circuit”.</p>
+        </Empty>
+      )}
+      {state.kind === 'failed' ? <Notice kind="bad">No new circuit: {state.error.message}</Notice> : null}
+      {state.kind === 'done' ? (
+        <Notice kind="good">New requests take fresh circuits from now on. The first one is circuit {state.value.id}.</Notice>
+      ) : null}
+    </Card>
+  )
+}
+
+/** Requests that a person sees here. */
+const SHOWN_REQUESTS = 8
+
+function RequestsCard(): JSX.Element {
+  const recent = latestStreams.value.slice(0, SHOWN_REQUESTS)
+  const known = circuits.data.value ?? []
+  const socks = status.data.value?.socks
+  return (
+    <Card title="Last requests" aside={<a href="#/streams">All streams</a>}>
+      {recent.length === 0 ? (
+        <Empty icon="streams" title="Nothing went through yet">
+          {socks ? (
+            <>
+              <p>Try it in a terminal, and watch this page:</p>
+              <pre>
+                <code>curl -x socks5h://{socks} https://example.com/</code>
+              </pre>
+            </>
+          ) : null}
+        </Empty>
+      ) : (
+        <ul class="requests">
+          {recent.map((stream) => {
+            const circuit = known.find(({ id }) => id === stream.circuit)
+            return (
+              <li key={stream.id}>
+                <span class="request-target" title={stream.target ?? undefined}>
+                  {stream.target}
+                </span>
+                <span class="request-path">
+                  {circuit === undefined ? <span class="muted">circuit {stream.circuit ?? '–'}</span> : <PathLine circuit={circuit} />}
+                </span>
+                <span class="request-bytes">{bytes(stream.bytesReceived + stream.bytesSent)}</span>
+                <span class="request-when">
+                  {stream.state === 'closed' ? clock(stream.openedAt) : <Badge tone="good">{stream.state}</Badge>}
+                </span>
+              </li>
+            )
+          })}
+        </ul>
+      )}
+    </Card>
+  )
+}
+
+function NodeCard(): JSX.Element {
+  const node = status.data.value!
+  const now = useNow()
+  const rows: readonly (readonly [string, string | null])[] = [
+    ['SOCKS5 proxy', node.socks],
+    ['HTTP proxy', node.http],
+    ['DNS', node.dns],
+    ['Network', node.network.name],
+    ['Relays for paths', `${node.view.eligible.total} of ${node.view.known.total} known`],
+    ['Version', node.version],
+    ['Running for', duration(now - node.startedAt)],
+  ]
+  return (
+    <Card title="This node" aside={<Badge tone={node.ready ? 'good' : 'busy'}>{node.ready ? 'Ready' : 'Starting'}</Badge>}>
+      <dl class="facts">
+        {rows.map(([name, value]) =>
+          value === null ? null : (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ),
+        )}
+      </dl>
+    </Card>
+  )
+}

@@ -1,0 +1,266 @@
+import type { JSX } from 'preact'
+import type { ExitFacts, NodeStatus, RelayingFacts, TrafficSample } from '../../control/api-types.ts'
+import { brief, bytes, duration, moment, number, plural, rate, words } from '../format.ts'
+import { status } from '../node-state.ts'
+import { Badge, Bars, Card, Figure, Figures, Meter } from '../parts/card.tsx'
+import { Plot } from '../parts/plot.tsx'
+import { Empty, Failed, Loading, Notice } from '../parts/states.tsx'
+import { SpanChoice, shownTraffic } from '../parts/traffic-plots.tsx'
+import { Warnings } from '../parts/warnings.tsx'
+import { useResource } from '../resource.ts'
+import { useNow } from '../use-now.ts'
+
+/** What this node does for others, for its operator. */
+export function RelayPage(): JSX.Element {
+  const { data, error } = useResource(status)
+  const now = useNow()
+  if (data === undefined)
+    return error === null ? <Loading what="the node" lines={6} /> : <Failed error={error} again={() => void status.reload()} />
+  if (data.relaying === null && data.exit === null && data.natRelay === null) {
+    return (
+      <Card title="This node serves nobody else">
+        <Empty icon="relay" title="It is a client only">
+          <p>
+            With <code>node.roles = ["client", "guard", "middle"]</code> it carries circuits of others too: a port must be reachable, and
+            some bandwidth is needed. What it can serve from where it stands is on the page Reachability.
+          </p>
+        </Empty>
+      </Card>
+    )
+  }
+  const { relaying, exit, draining } = data
+  return (
+    <>
+      <Warnings warnings={data.warnings} />
+      {draining === null ? null : (
+        <Notice kind="info">
+          The node is leaving: it takes no new circuits. {plural(draining.circuitsLeft, 'circuit')} left; it ends at{' '}
+          {moment(draining.until)} at the latest.
+        </Notice>
+      )}
+      <Figures>
+        <Figure name="Up for" value={duration(now - data.startedAt)} note={`version ${data.version}`} />
+        {relaying === null ? null : (
+          <>
+            <Figure
+              name="Circuits open"
+              value={number(relaying.circuitsOpen)}
+              note={`${brief(relaying.circuitsCreated)} handshakes done`}
+            />
+            <Figure name="Cells carried" value={brief(relaying.cellsForwarded)} note={bytes(relaying.bytesForwarded)} />
+            <Figure
+              name="Circuits refused"
+              value={brief(relaying.circuitsRefused)}
+              note={`${number(relaying.circuitsShed)} shed under load`}
+            />
+          </>
+        )}
+        {exit === null ? null : (
+          <Figure name="Exit streams" value={number(exit.streamsOpen)} note={`${brief(exit.streamsOpened)} since the start`} />
+        )}
+      </Figures>
+      <ServedPlots node={data} />
+      <div class="columns columns-even">
+        <MemoryCard node={data} />
+        {data.onionKey === null ? null : (
+          <Card title="Onion key" aside={<Badge tone="good">Turns by itself</Badge>}>
+            <dl class="facts">
+              <div>
+                <dt>In use since</dt>
+                <dd>{moment(data.onionKey.since)}</dd>
+              </div>
+              <div>
+                <dt>Next one</dt>
+                <dd>
+                  {moment(data.onionKey.rotatesAt)}, in {duration(data.onionKey.rotatesAt - now)}
+                </dd>
+              </div>
+              <div>
+                <dt>The one before</dt>
+                <dd>{data.onionKey.previousUntil === null ? 'is gone' : `is taken until ${moment(data.onionKey.previousUntil)}`}</dd>
+              </div>
+            </dl>
+          </Card>
+        )}
+        {relaying === null ? null : <RelayingCard facts={relaying} />}
+        {exit === null ? null : <ExitCard facts={exit} />}
+        {data.natRelay === null ? null : (
+          <Card title="NAT relay">
+            <Figures>
+              <Figure
+                name="Reservations"
+                value={number(data.natRelay.reservations.open)}
+                note={`${number(data.natRelay.reservations.granted)} granted`}
+              />
+              <Figure
+                name="Connections"
+                value={number(data.natRelay.connections.open)}
+                note={`${number(data.natRelay.connections.total)} in all`}
+              />
+              <Figure name="Carried" value={bytes(data.natRelay.bytes.fromReserved + data.natRelay.bytes.toReserved)} />
+            </Figures>
+            <Reasons title="Reservations refused" counts={data.natRelay.reservations.refused} />
+          </Card>
+        )}
+      </div>
+    </>
+  )
+}
+
+function ServedPlots({ node }: { readonly node: NodeStatus }): JSX.Element | null {
+  const samples = shownTraffic()
+  const last = samples.at(-1)
+  if (last === undefined) return null
+  const times = samples.map(({ at }) => at)
+  const pick = (of: (sample: TrafficSample) => number): number[] => samples.map(of)
+  return (
+    <section class="plots" aria-labelledby="served-title">
+      <header class="card-head">
+        <h2 id="served-title">Live</h2>
+        <SpanChoice />
+      </header>
+      <div class="plot-grid">
+        <Card title="Cells" class="plot-card" aside={<span class="plot-now">{number(last.cells)} a second</span>}>
+          <Plot
+            label={`${last.cells} cells a second now`}
+            times={times}
+            show={brief}
+            lines={[{ name: 'Cells a second', colour: 'plot-1', values: pick(({ cells }) => cells) }]}
+          />
+        </Card>
+        <Card title="Circuits of others" class="plot-card" aside={<span class="plot-now">{number(last.circuitsServed)}</span>}>
+          <Plot
+            label={`${last.circuitsServed} circuits of others now`}
+            times={times}
+            show={brief}
+            lines={[{ name: 'Circuits', colour: 'plot-2', values: pick(({ circuitsServed }) => circuitsServed) }]}
+          />
+        </Card>
+        {node.exit === null ? null : (
+          <Card
+            title="To and from servers"
+            class="plot-card"
+            aside={<span class="plot-now">{rate(last.exitBytesIn + last.exitBytesOut)}</span>}
+          >
+            <Plot
+              label={`${rate(last.exitBytesIn)} from servers, ${rate(last.exitBytesOut)} to servers now`}
+              times={times}
+              show={(value) => rate(value)}
+              lines={[
+                { name: 'From servers', colour: 'plot-1', values: pick(({ exitBytesIn }) => exitBytesIn) },
+                { name: 'To servers', colour: 'plot-2', values: pick(({ exitBytesOut }) => exitBytesOut) },
+              ]}
+            />
+          </Card>
+        )}
+        <Card title="Memory" class="plot-card" aside={<span class="plot-now">{bytes(last.rssBytes)}</span>}>
+          <Plot
+            label={`${bytes(last.rssBytes)} of memory, ${bytes(last.queuedBytes)} of it cells that wait`}
+            times={times}
+            show={bytes}
+            lines={[
+              { name: 'Resident', colour: 'plot-3', values: pick(({ rssBytes }) => rssBytes) },
+              { name: 'Cells that wait', colour: 'plot-2', values: pick(({ queuedBytes }) => queuedBytes) },
+            ]}
+          />
+        </Card>
+      </div>
+    </section>
+  )
+}
+
+function MemoryCard({ node }: { readonly node: NodeStatus }): JSX.Element {
+  const { memory, relaying } = node
+  return (
+    <Card title="Memory against limits">
+      {memory.limitBytes === null ? (
+        <p>
+          {bytes(memory.rssBytes)} resident. <span class="muted">The system sets no limit.</span>
+        </p>
+      ) : (
+        <Meter
+          name="Process"
+          used={memory.rssBytes}
+          limit={memory.limitBytes}
+          text={`${bytes(memory.rssBytes)} of ${bytes(memory.limitBytes)}`}
+        />
+      )}
+      {relaying === null ? null : (
+        <Meter
+          name="Cells that wait"
+          used={relaying.budget.usedBytes}
+          limit={relaying.budget.limitBytes}
+          text={`${bytes(relaying.budget.usedBytes)} of ${bytes(relaying.budget.limitBytes)}`}
+        />
+      )}
+      <dl class="facts">
+        <div>
+          <dt>Heap</dt>
+          <dd>{bytes(memory.heapBytes)}</dd>
+        </div>
+        <div>
+          <dt>Outside the heap</dt>
+          <dd>{bytes(memory.externalBytes)}</dd>
+        </div>
+        <div>
+          <dt>Links</dt>
+          <dd>{number(node.links)}</dd>
+        </div>
+      </dl>
+    </Card>
+  )
+}
+
+function RelayingCard({ facts }: { readonly facts: RelayingFacts }): JSX.Element {
+  return (
+    <Card title="Circuits of others">
+      <Reasons title="Refused" counts={facts.refused} />
+      <Reasons title="Ended" counts={facts.closed} />
+    </Card>
+  )
+}
+
+function ExitCard({ facts }: { readonly facts: ExitFacts }): JSX.Element {
+  return (
+    <Card title="Exit">
+      <dl class="facts">
+        <div>
+          <dt>From servers</dt>
+          <dd>{bytes(facts.bytesFromServers)}</dd>
+        </div>
+        <div>
+          <dt>To servers</dt>
+          <dd>{bytes(facts.bytesToServers)}</dd>
+        </div>
+        <div>
+          <dt>UDP associations</dt>
+          <dd>{number(facts.associationsOpen)}</dd>
+        </div>
+        {facts.packetLeasesOpen === null ? null : (
+          <div>
+            <dt>Packet leases</dt>
+            <dd>{number(facts.packetLeasesOpen)}</dd>
+          </div>
+        )}
+      </dl>
+      <Reasons title="Streams refused" counts={facts.refused} />
+    </Card>
+  )
+}
+
+function Reasons({ title, counts }: { readonly title: string; readonly counts: Readonly<Record<string, number>> }): JSX.Element {
+  const rows = Object.entries(counts).filter(([, count]) => count > 0)
+  return (
+    <>
+      <h3>{title}</h3>
+      {rows.length === 0 ? (
+        <p class="muted">None.</p>
+      ) : (
+        <Bars
+          label={`${title}, by reason`}
+          rows={rows.sort((a, b) => b[1] - a[1]).map(([key, value]) => ({ key, name: words(key), value, text: number(value) }))}
+        />
+      )}
+    </>
+  )
+}

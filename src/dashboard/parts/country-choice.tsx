@@ -1,0 +1,154 @@
+import type { JSX } from 'preact'
+import { useId } from 'preact/hooks'
+import { useAct } from '../act.ts'
+import { ask } from '../api.ts'
+import { countryName, list, plural } from '../format.ts'
+import { network, settings } from '../node-state.ts'
+import { useResource } from '../resource.ts'
+import { Card } from './card.tsx'
+import { Draw } from './icons.tsx'
+import { Failed, Loading, Notice } from './states.tsx'
+
+export const EXIT_COUNTRIES = 'path.exit_countries'
+export const EXCLUDED_COUNTRIES = 'path.exclude_countries'
+
+/** The countries that a setting holds. */
+export function countriesOf(key: string): readonly string[] {
+  const found = settings.data.value?.sections.flatMap(({ keys }) => keys).find((setting) => setting.key === key)
+  const value: unknown = found?.value
+  return Array.isArray(value) ? value.filter((code) => typeof code === 'string') : []
+}
+
+/** Where to come out, and where no hop may be. */
+export function CountryCard(): JSX.Element {
+  const { data, error } = useResource(settings)
+  useResource(network)
+  const act = useAct(async (set: Record<string, readonly string[]>) => {
+    const changed = await ask('PATCH /v1/settings', { body: { set } })
+    await settings.reload()
+    return changed
+  })
+  if (data === undefined) {
+    return (
+      <Card title="Countries">
+        {error === null ? <Loading what="the choice of countries" /> : <Failed error={error} again={() => void settings.reload()} />}
+      </Card>
+    )
+  }
+  const [exits, excluded] = [countriesOf(EXIT_COUNTRIES), countriesOf(EXCLUDED_COUNTRIES)]
+  const state = act.state.value
+  return (
+    <Card title="Countries">
+      <CountryList
+        label="Come out in"
+        none="Anywhere"
+        chosen={exits}
+        only={(row) => row.exits > 0}
+        not={excluded}
+        change={(codes) => void act.run({ [EXIT_COUNTRIES]: codes })}
+      />
+      <CountryList
+        label="Never through"
+        none="No country is excluded"
+        chosen={excluded}
+        not={exits}
+        all
+        change={(codes) => void act.run({ [EXCLUDED_COUNTRIES]: codes })}
+      />
+      {state.kind === 'failed' ? (
+        <Notice kind="bad">{state.error.problems.map(({ message }) => message).join(' ') || state.error.message}</Notice>
+      ) : null}
+      {state.kind === 'done' ? (
+        <Notice kind="good">
+          {state.value.restart.length > 0
+            ? 'Saved. It counts from the next start of the node.'
+            : `${exits.length === 0 ? 'Any exit' : `Exits in ${list(exits.map(countryName))}`} from the next request on.`}
+        </Notice>
+      ) : null}
+    </Card>
+  )
+}
+
+/** A row of countries that can be added to and taken from. */
+export function CountryList(props: {
+  /** Of the field that adds a country, where a label elsewhere names it. */
+  readonly id?: string
+  readonly label: string
+  readonly none: string
+  readonly chosen: readonly string[]
+  /** Those that are taken by the other list. */
+  readonly not: readonly string[]
+  readonly only?: (row: { readonly exits: number }) => boolean
+  /** Whether countries without a relay may be chosen too. */
+  readonly all?: boolean
+  readonly change: (codes: readonly string[]) => void
+}): JSX.Element {
+  const own = useId()
+  const id = props.id ?? own
+  const rows = network.data.value?.countries ?? []
+  const free = (code: string): boolean => !props.chosen.includes(code) && !props.not.includes(code)
+  const here = rows.filter(({ key }) => key !== '??' && free(key)).filter(props.only ?? (() => true))
+  const others = props.all === true ? allCountries().filter((code) => free(code) && !rows.some(({ key }) => key === code)) : []
+  return (
+    <div class="countries">
+      {props.id === undefined ? <label for={id}>{props.label}</label> : null}
+      <ul aria-label={props.label}>
+        {props.chosen.length === 0 ? <li class="muted">{props.none}</li> : null}
+        {props.chosen.map((code) => (
+          <li key={code} class="chip">
+            {countryName(code)}
+            <button
+              type="button"
+              aria-label={`Remove ${countryName(code)}`}
+              onClick={() => props.change(props.chosen.filter((other) => other !== code))}
+            >
+              <Draw name="close" />
+            </button>
+          </li>
+        ))}
+      </ul>
+      <select
+        id={id}
+        value=""
+        onChange={({ currentTarget }) => {
+          const code = currentTarget.value
+          currentTarget.value = ''
+          if (code !== '') props.change([...props.chosen, code].sort())
+        }}
+      >
+        <option value="">Add a country …</option>
+        <optgroup label="In this network">
+          {here.map(({ key, known, exits }) => (
+            <option key={key} value={key}>
+              {countryName(key)} ({props.only === undefined ? plural(known, 'relay') : plural(exits, 'exit')})
+            </option>
+          ))}
+        </optgroup>
+        {others.length === 0 ? null : (
+          <optgroup label="Without a relay now">
+            {others.map((code) => (
+              <option key={code} value={code}>
+                {countryName(code)}
+              </option>
+            ))}
+          </optgroup>
+        )}
+      </select>
+    </div>
+  )
+}
+
+let known: readonly string[] | null = null
+
+/** Every code that has a name, by name. */
+function allCountries(): readonly string[] {
+  if (known !== null) return known
+  const letters = [...'ABCDEFGHIJKLMNOPQRSTUVWXYZ']
+  // Groups of countries, and codes for no country.
+  const none = new Set(['EU', 'EZ', 'UN', 'ZZ', 'XA', 'XB', 'QO'])
+  known = letters
+    .flatMap((first) => letters.map((second) => first + second))
+    .filter((code) => !none.has(code) && countryName(code) !== code)
+    .sort((a, b) => countryName(a).localeCompare(countryName(b), 'en'))
+  return known
+}

@@ -1,0 +1,94 @@
+import type { JSX } from 'preact'
+import { useEffect, useRef } from 'preact/hooks'
+import uPlot from 'uplot'
+import { clock } from '../format.ts'
+import { colour, colours } from '../theme.ts'
+
+/** One line of a plot. */
+export interface Line {
+  readonly name: string
+  /** A colour of the style sheet. */
+  readonly colour: string
+  readonly values: readonly (number | null)[]
+}
+
+const HEIGHT = 150
+
+/** Lines over time. What they show is said in words too: a canvas says nothing to who cannot see it. */
+export function Plot(props: {
+  readonly label: string
+  /** Milliseconds since 1970, rising. */
+  readonly times: readonly number[]
+  readonly lines: readonly Line[]
+  /** How a value is written. */
+  readonly show: (value: number) => string
+  readonly bars?: boolean
+  /** How a time is written. */
+  readonly when?: (at: number) => string
+  readonly height?: number
+}): JSX.Element {
+  const place = useRef<HTMLDivElement>(null)
+  const plot = useRef<uPlot | null>(null)
+  const { times, lines, show, bars = false, when = clock, height = HEIGHT } = props
+  const palette = colours.value
+  const data = [times.map((at) => at / 1000), ...lines.map(({ values }) => values)] as uPlot.AlignedData
+  const shape = lines.map(({ name, colour: of }) => `${name}:${of}`).join()
+
+  // what changes each second goes in by setData below
+  useEffect(() => {
+    const element = place.current!
+    const drawn = new uPlot(options(element.clientWidth || 300, height, lines, show, when, bars), data, element)
+    plot.current = drawn
+    const size = new ResizeObserver(() => drawn.setSize({ width: element.clientWidth || 300, height }))
+    size.observe(element)
+    return () => {
+      size.disconnect()
+      drawn.destroy()
+      plot.current = null
+    }
+  }, [palette, shape])
+
+  useEffect(() => plot.current?.setData(data))
+
+  return <div class="plot" ref={place} role="img" aria-label={props.label} />
+}
+
+function options(
+  width: number,
+  height: number,
+  lines: readonly Line[],
+  show: (value: number) => string,
+  when: (at: number) => string,
+  bars: boolean,
+): uPlot.Options {
+  const grid = { stroke: colour('plot-grid'), width: 1 }
+  const text = { stroke: colour('ink-soft'), font: `11px ${colour('font')}`, ticks: { show: false } }
+  return {
+    width,
+    height,
+    padding: [8, 8, 0, 0],
+    cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
+    legend: { show: true, live: true },
+    scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(max ?? 0, 1) * 1.1] } },
+    axes: [
+      { ...text, grid: { show: false }, size: 24, space: 90, values: (_, at) => at.map((s) => when(s * 1000)) },
+      { ...text, grid, size: 66, space: 34, values: (_, values) => values.map(show) },
+    ],
+    series: [
+      { label: 'Time', value: (_, s) => (s === null ? '' : when(s * 1000)) },
+      ...lines.map((line): uPlot.Series => {
+        const stroke = colour(line.colour)
+        return {
+          label: line.name,
+          stroke,
+          width: 1.75,
+          fill: bars ? stroke : `${stroke}1f`,
+          points: { show: false },
+          spanGaps: false,
+          value: (_, value) => (value === null ? '' : show(value)),
+          ...(bars ? { paths: uPlot.paths.bars!({ size: [0.7, 12], radius: 0.3 }) } : {}),
+        }
+      }),
+    ],
+  }
+}
