@@ -1,24 +1,13 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { KadDHT } from '@libp2p/kad-dht'
-import { type Logger, messageOf, type NodeId, parseNodeId, type Random, shuffle } from '../base/index.ts'
-import type { CryptoSuite } from '../crypto/index.ts'
-import {
-  encodeSnapshot,
-  type NetworkRules,
-  type PullOutcome,
-  parseBootstrapAddress,
-  type RestoreReport,
-  type SignedDescriptor,
-  SnapshotRestore,
-  type View,
-} from '../directory/index.ts'
+import { messageOf, type NodeId, parseNodeId, shuffle } from '../base/index.ts'
+import { encodeSnapshot, type PullOutcome, type RestoreReport, type SignedDescriptor, SnapshotRestore } from '../directory/index.ts'
 import { Bans, PAUSE_MS } from './bans.ts'
-import type { DiscoveryConfig } from './config.ts'
+import { BootstrapTurns } from './bootstrap-turns.ts'
 import { DhtRecords } from './dht.ts'
+import type { DiscoveryModules, DiscoveryOptions, DiscoveryState, DiscoveryStatus } from './discovery-types.ts'
 import { Gossip } from './gossip.ts'
-import { type DiscoveryHost, libp2pAddresses, type PeerSource, Peers } from './peers.ts'
-import { type OwnFields, Publisher, type PublisherStatus } from './publisher.ts'
-import type { DiscoveryStore } from './store.ts'
+import { libp2pAddresses, type PeerSource, Peers } from './peers.ts'
+import { Publisher } from './publisher.ts'
 import { ViewSync } from './view-sync.ts'
 
 /** The file the view is kept in. */
@@ -27,57 +16,12 @@ export const VIEW_STATE = 'view'
 const QUIET_ROUNDS = 2
 /** How long after its start a fresh node takes others' word on ages. */
 const HEARSAY_MS = 10 * 60_000
+/** While nobody shows the way in, the pause between rounds is doubled up to this many times its length. */
+const LONGEST_PAUSE = 8
 /** Relays of an expired view that are looked up in the DHT, or asked, in one round. */
 const STALE_SOURCES = 3
 /** Entries of the stored view restored in one turn of the event loop: at 0.25 ms for a signature, 13 ms. */
 const RESTORE_ENTRIES = 50
-
-export type DiscoveryState = 'stopped' | 'joining' | 'joined'
-
-export interface DiscoveryOptions {
-  readonly rules: NetworkRules
-  readonly config: DiscoveryConfig
-  /** What makes it a serving node: then it announces itself, answers and gossips. Null for a client: then it only asks. */
-  readonly serving: {
-    /** The identity's Ed25519 seed, the same as the host's. */
-    readonly seed: Uint8Array
-    /** Null while there is nothing true to say: then nothing is published, and the node only asks. `changed` tells when that is over. */
-    readonly fields: () => OwnFields | null
-  } | null
-  /** A client: its guards, the only ones it asks once it has any. Called before each round. */
-  readonly peers?: () => readonly NodeId[]
-}
-
-export interface DiscoveryModules {
-  readonly host: DiscoveryHost
-  /** The host's DHT service (serving nodes), or null. */
-  readonly dht: KadDHT | null
-  readonly view: View
-  readonly suite: CryptoSuite
-  readonly random: Random
-  readonly store: DiscoveryStore
-  readonly logger: Logger
-  /** Wall-clock ms. */
-  readonly now: () => number
-}
-
-export interface DiscoveryStatus {
-  readonly mode: 'client' | 'server'
-  readonly state: DiscoveryState
-  readonly relays: number
-  readonly reserve: number
-  /** Wall ms of the last pull that was complete, or null. */
-  readonly lastSyncAt: number | null
-  /** Relays that came in the pulls since the start, by the kind of source. */
-  readonly pulls: Readonly<Record<PeerSource['from'], { readonly complete: number; readonly failed: number; readonly news: number }>>
-  readonly gossipLinks: number
-  readonly banned: number
-  /** Serving nodes: the own descriptor. */
-  readonly own: PublisherStatus | null
-  readonly dhtPeers: number | null
-  /** What was found on disk at the start. */
-  readonly restored: RestoreReport | null
-}
 
 /** Finds the network, keeps the view fresh, and makes a serving node known. Built inert; `start` and `stop` once each. */
 export class Discovery {
@@ -85,6 +29,10 @@ export class Discovery {
   readonly #modules: DiscoveryModules
   readonly #self: NodeId
   readonly #bans: Bans
+  readonly #turns: BootstrapTurns
+  /** Whom the source whose turn it is gave for this round; null when it was not asked. */
+  #turn: readonly PeerSource[] | null = null
+  #isBetweenTurns = false
   readonly #peers: Peers
   readonly #sync: ViewSync
   readonly #gossip: Gossip | null
@@ -116,6 +64,8 @@ export class Discovery {
     this.#modules = modules
     this.#self = parseNodeId(host.peerId.toString())
     this.#bans = new Bans(Math.min(PAUSE_MS, rules.spread.syncMs))
+    const bootstrap = options.bootstrap ?? [{ name: 'network.toml', addresses: rules.bootstrap }]
+    this.#turns = new BootstrapTurns(bootstrap, this.#self, random)
     const peers = new Peers(host, config.dialTimeoutMs)
     this.#peers = peers
     this.#sync = new ViewSync({ host, peers, view, suite, random, logger, now })
@@ -328,16 +278,20 @@ export class Discovery {
         isAnnounced = true
         void this.#announce()
       }
+      // The next source is asked at once.
+      if (this.#isBetweenTurns) continue
       const isQuiet = this.#quietRounds >= QUIET_ROUNDS
       if (isQuiet && this.#savedVersion < 0) void this.save()
+      const joinPause = Math.min(spread.syncMs, spread.joinSyncMs * Math.min(LONGEST_PAUSE, 2 ** this.#turns.rounds))
       // A fifth either way, so that nodes don't fall into step.
-      await this.#pause((isQuiet ? spread.syncMs : spread.joinSyncMs) * (0.8 + 0.4 * this.#modules.random.unit()))
+      await this.#pause((isQuiet ? spread.syncMs : joinPause) * (0.8 + 0.4 * this.#modules.random.unit()))
     }
   }
 
   /** Asks some peers for what they know. */
   async #round(signal: AbortSignal): Promise<void> {
     const { view, now } = this.#modules
+    this.#turn = null
     const sources = this.#sources()
     const before = view.version
     const outcomes = await Promise.all(
@@ -349,9 +303,10 @@ export class Discovery {
     )
     if (signal.aborted) return
     const isComplete = outcomes.some(({ end }) => end === 'complete')
+    this.#noteTurn(sources, outcomes, isComplete)
     if (!this.#publisher) this.#guardlessRounds = isComplete && sources[0]?.from === 'guard' ? 0 : this.#guardlessRounds + 1
     if (isComplete) this.#lastSyncAt = now()
-    const isAlone = sources.length === 0 && this.#publisher !== null && this.#bootstrap().length === 0
+    const isAlone = sources.length === 0 && this.#publisher !== null && this.#turns.isEmpty
     const hasNews = outcomes.some(({ added, replaced }) => added + replaced > 0) || (isAlone && view.version !== before)
     if (isAlone || (isComplete && view.size > 0)) {
       this.#quietRounds = hasNews ? 0 : this.#quietRounds + 1
@@ -364,6 +319,25 @@ export class Discovery {
     } else {
       this.#quietRounds = 0
       if (view.size === 0 && this.#records) await this.#lookUpStale(signal)
+    }
+  }
+
+  /** What became of the source whose turn it was, and whether people must know. */
+  #noteTurn(sources: readonly PeerSource[], outcomes: readonly PullOutcome[], isComplete: boolean): void {
+    const { logger, noWayIn } = this.#modules
+    const { rounds } = this.#turns
+    this.#isBetweenTurns = false
+    if (this.#turn !== null && !this.#turns.isEmpty) {
+      const own = outcomes.filter((_, i) => this.#turn!.includes(sources[i]!))
+      const answered = own.some(({ end }) => end === 'complete')
+      this.#turns.note(this.#turn, answered, own.filter(({ requests }) => requests === 0).length)
+      this.#isBetweenTurns = !isComplete && !answered && this.#turns.rounds === rounds
+    }
+    if (isComplete) noWayIn?.(null)
+    else if (this.#turns.rounds > rounds) {
+      const why = this.#turns.explain()
+      if (rounds === 0) logger.warn('there is no way into the network yet', { why })
+      noWayIn?.(why)
     }
   }
 
@@ -386,20 +360,18 @@ export class Discovery {
     return this.#publisher ? this.#serverSources() : this.#clientSources()
   }
 
-  /** Bootstrap nodes while joining, random relays of the view always, and what the disk had when there is nothing else. */
+  /** Who shows the way in while joining, and random relays of the view always. */
   #serverSources(): PeerSource[] {
     const { config } = this.#options
     const isJoining = this.#state === 'joining' || this.#quietRounds < QUIET_ROUNDS
     const most = isJoining ? config.joinPeers : config.syncPeers
     const known = this.#randomRelays(most)
-    const bootstrap = isJoining || known.length === 0 ? this.#bootstrap() : []
     // Half and half while joining: bootstrap nodes may be gone, and may be all there is.
-    const sources = [...bootstrap.slice(0, Math.max(1, most - known.length, Math.ceil(most / 2))), ...known].slice(0, most)
-    if (known.length === 0) sources.push(...this.#stale())
-    return sources
+    const bootstrap = isJoining || known.length === 0 ? this.#bootstrap(Math.max(1, most - known.length, Math.ceil(most / 2))) : []
+    return [...bootstrap, ...known.filter(({ id }) => !bootstrap.some((other) => other.id === id))].slice(0, most)
   }
 
-  /** Guards; before there are any, or when the view is lost and no guard answers, the bootstrap nodes; then what the disk had. */
+  /** Guards; before there are any, or when the view is lost and no guard answers, whoever shows the way in. */
   #clientSources(): PeerSource[] {
     const { view, now, random } = this.#modules
     const { config, rules } = this.#options
@@ -414,19 +386,15 @@ export class Discovery {
     // Without guards, a view that was compared lately will do.
     const isFresh = this.#lastSyncAt !== null && now() - this.#lastSyncAt < rules.spread.syncMs
     if (view.size > 0 && isFresh && this.#quietRounds >= QUIET_ROUNDS) return []
-    const sources = this.#bootstrap().slice(0, config.joinPeers)
-    if (view.size === 0 && this.#guardlessRounds > 0) sources.push(...this.#stale())
-    else if (sources.length === 0 || this.#guardlessRounds > QUIET_ROUNDS) sources.push(...this.#randomRelays(1))
-    return sources
+    return this.#bootstrap(config.joinPeers)
   }
 
-  #bootstrap(): PeerSource[] {
-    const { random, now } = this.#modules
-    const sources = this.#options.rules.bootstrap
-      .map(parseBootstrapAddress)
-      .filter(({ id }) => id !== this.#self && !this.#bans.isBanned(id, now()))
-      .map(({ id, address }): PeerSource => ({ id, addresses: [address], from: 'bootstrap' }))
-    return shuffle(sources, random)
+  /** The source whose turn it is: one of the named, in their order, then what the disk had. */
+  #bootstrap(most: number): PeerSource[] {
+    const { now } = this.#modules
+    const fromDisk = (): PeerSource[] => [...this.#randomRelays(STALE_SOURCES), ...this.#stale()]
+    this.#turn = this.#turns.current(most, (id) => !this.#bans.isBanned(id, now()), fromDisk)
+    return [...this.#turn]
   }
 
   #randomRelays(most: number): PeerSource[] {

@@ -1,6 +1,8 @@
+export { type BootstrapSource, BootstrapTurns, FROM_DISK } from './bootstrap-turns.ts'
 export * from './config.ts'
 export { DHT_PROTOCOL, DhtRecords, type DhtServiceOptions, dhtService, recordKey } from './dht.ts'
 export * from './discovery.ts'
+export * from './discovery-types.ts'
 export { GOSSIP_PROTOCOL } from './gossip.ts'
 export type { DiscoveryHost, PeerSource } from './peers.ts'
 export { decodePublisherState, encodePublisherState, type OwnFields, PUBLISHER_STATE, type PublisherStatus } from './publisher.ts'
