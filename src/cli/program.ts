@@ -84,6 +84,7 @@ function nodeCommands(program: Command, done: Done): void {
     .option('--http <address:port>', "the client's HTTP proxy", address, '127.0.0.1:0')
     .option('--dns <address:port>', "the client's DNS listener", address, '127.0.0.1:0')
     .option('--control <address:port>', "the client's control API", address, '127.0.0.1:0')
+    .option('--dashboard <address:port>', "the client's dashboard", address, '127.0.0.1:0')
     .option('--dir <dir>', 'keep configurations, keys and logs here (default: a temporary directory)')
     .option('--relay-config <file>', 'TOML sections for every relay, such as [relaying] or [exit], to try limits')
     .option('--countries <file>', 'lines NETWORK COUNTRY: in which country each node is to be')
@@ -165,6 +166,17 @@ function askingCommands(program: Command, done: Done): void {
   asking(program, 'streams', 'the streams open now').action(async (options) =>
     done(await (await import('./commands/lists.ts')).streams(options)),
   )
+  asking(program, 'ui', 'open the dashboard of a node in the browser')
+    .option('--print', 'only print the link')
+    .addHelpText(
+      'after',
+      `
+The link works once, within two minutes. Without a desktop it is printed; from
+another machine, forward the port first: ssh -L 9290:127.0.0.1:9290 HOST
+
+  $ shallot ui`,
+    )
+    .action(async (options) => done(await (await import('./commands/ui.ts')).ui(options)))
   asking(program, 'netcheck', 'how others reach this node, and what would make it better')
     .option('--peer <id>', 'reach for this node of the view, and say how that went')
     .option('--probe', 'ask STUN servers from here, without any node')

@@ -1,6 +1,5 @@
-import type { Logger } from '../base/index.ts'
 import { startControl } from '../control/index.ts'
-import { type NodeConfig, type NodeControl, type NodeStatus, startNode } from '../node/index.ts'
+import { type NodeConfig, type NodeControl, type NodeLogger, type NodeStatus, startNode } from '../node/index.ts'
 import { systemSuite } from './system-suite.ts'
 
 /** A stop that takes longer ends the process all the same. */
@@ -15,12 +14,13 @@ export interface ServedNode {
 }
 
 /** Starts a node and, as configured, its control API; when the signal aborts, both stop. */
-export async function startServed(config: NodeConfig, logger: Logger, signal: AbortSignal): Promise<ServedNode> {
-  const control = await startNode(config, { dir: config.dir, logger, signal })
+export async function startServed(config: NodeConfig, logger: NodeLogger, signal: AbortSignal): Promise<ServedNode> {
+  const control = await startNode(config, { dir: config.dir, logger, logs: logger.logs, signal })
   try {
     const server = config.control.enabled
       ? await startControl(control, {
           config: config.control,
+          dashboard: config.dashboard,
           dir: config.dir,
           logger: logger.child('control'),
           random: (length) => systemSuite().random(length),
@@ -36,7 +36,11 @@ export async function startServed(config: NodeConfig, logger: Logger, signal: Ab
     }
     if (signal.aborted) await close()
     else signal.addEventListener('abort', () => void close(), { once: true })
-    return { control, status: () => ({ ...control.status(), control: server?.address ?? null }), close }
+    return {
+      control,
+      status: () => ({ ...control.status(), control: server?.address ?? null, dashboard: server?.dashboard ?? null }),
+      close,
+    }
   } catch (error) {
     await control.stop()
     throw error

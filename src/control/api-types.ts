@@ -148,6 +148,7 @@ export interface ApiSchemas {
   readonly DashboardLinkRequest: DashboardLinkRequest
   readonly Document: Document
   readonly DrainFacts: DrainFacts
+  readonly DrainRequest: DrainRequest
   readonly Ended: Ended
   readonly Event: Event
   readonly ExitFacts: ExitFacts
@@ -266,6 +267,10 @@ export interface DrainFacts {
   /** When it ends at the latest. */
   readonly until: number
   readonly circuitsLeft: number
+}
+export interface DrainRequest {
+  /** Ten minutes when left out. */
+  readonly limitMs?: number
 }
 export interface Ended {
   readonly ended: true
@@ -734,13 +739,9 @@ export interface Setting {
     readonly [k: string]: unknown
   }
   /** Absent where there is none. */
-  readonly default: {
-    readonly [k: string]: unknown
-  }
-  /** What is in force. */
-  readonly value: {
-    readonly [k: string]: unknown
-  }
+  readonly default?: unknown
+  /** What is in force. Absent where it is not shown, or there is none. */
+  readonly value?: unknown
   /** Whether the file says something about it. */
   readonly set: boolean
   /** Whether a change is in force at once. Every other key needs a restart. */
@@ -751,8 +752,7 @@ export interface Setting {
   readonly pending: boolean
 }
 export interface Settings {
-  /** Null where the node was started without one: nothing can be changed then. */
-  readonly file: string | null
+  readonly file: string
   readonly sections: readonly {
     readonly name: string
     readonly help: string
@@ -812,6 +812,7 @@ export interface ApiAnswers {
   readonly 'GET /v1/settings': Settings
   readonly 'PATCH /v1/settings': SettingsChanged
   readonly 'POST /v1/reload': SettingsChanged
+  readonly 'POST /v1/drain': DrainFacts
   readonly 'POST /v1/shutdown': Stopping
   readonly 'GET /v1/events': Event
   readonly 'POST /v1/dashboard-link': DashboardLink
@@ -825,6 +826,7 @@ export interface ApiBodies {
   readonly 'POST /v1/vpn/session': VpnSessionRequest
   readonly 'PUT /v1/log-levels': LogLevels
   readonly 'PATCH /v1/settings': SettingsChange
+  readonly 'POST /v1/drain': DrainRequest
   readonly 'POST /v1/dashboard-link': DashboardLinkRequest
   readonly 'POST /v1/session': SessionRequest
 }

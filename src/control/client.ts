@@ -1,17 +1,28 @@
 import { readFile } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
-import { messageOf, type NodeId, ShallotError } from '../base/index.ts'
-import type { ServingRole } from '../directory/index.ts'
-import type { NatFacts, ReachFacts } from '../nat/index.ts'
-import type { CircuitFacts, NodeEvent, NodeStatus, RelayFacts, StreamFacts, VpnSessionRequest } from '../node/index.ts'
+import { messageOf, ShallotError } from '../base/index.ts'
 import { isErrno } from '../store/index.ts'
-import type { VpnFacts } from '../vpn/index.ts'
-import type { ControlProblem, ControlRoutes, VpnSessionEvent } from './messages.ts'
+import type * as Api from './api-types.ts'
 
 // Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
 const { request } = process.getBuiltinModule('node:http')
 
 const TIMEOUT_MS = 60_000
+
+type Values = Readonly<Record<string, string | number | undefined>>
+
+interface Asked<R> {
+  readonly path?: Values
+  readonly query?: Values
+  readonly body?: R extends keyof Api.ApiBodies ? Api.ApiBodies[R] : undefined
+}
+
+export interface EventQuery {
+  readonly types?: readonly Api.Event['type'][]
+  /** Of lines of the log. */
+  readonly level?: Api.LogLevel
+  readonly sub?: string
+}
 
 /**
  * Asks a running node. Every method throws a ShallotError: 'node-not-running', 'control-refused' (token), 'control-failed', or
@@ -27,49 +38,94 @@ export class ControlClient {
     this.#tokenFile = tokenFile
   }
 
-  status(): Promise<NodeStatus> {
+  status(): Promise<Api.NodeStatus> {
     return this.#ask('GET /v1/status')
   }
-  circuits(why: boolean): Promise<readonly CircuitFacts[]> {
-    return this.#ask('GET /v1/circuits', why ? '?why=1' : '')
+  circuits(why: boolean): Promise<readonly Api.Circuit[]> {
+    return this.#ask('GET /v1/circuits', { query: { why: why ? '1' : undefined } })
   }
-  relays(role?: ServingRole): Promise<readonly RelayFacts[]> {
-    return this.#ask('GET /v1/relays', role === undefined ? '' : `?role=${role}`)
+  closeCircuit(id: number): Promise<Api.Circuit> {
+    return this.#ask('DELETE /v1/circuits/{id}', { path: { id } })
   }
-  streams(): Promise<readonly StreamFacts[]> {
-    return this.#ask('GET /v1/streams')
-  }
-  nat(): Promise<NatFacts | null> {
-    return this.#ask('GET /v1/nat')
-  }
-  reach(id: NodeId): Promise<ReachFacts> {
-    return this.#ask('POST /v1/reach', '', { id })
-  }
-  newCircuit(): Promise<CircuitFacts> {
+  newCircuit(): Promise<Api.Circuit> {
     return this.#ask('POST /v1/new-circuit')
   }
-  vpn(): Promise<VpnFacts | null> {
+  /** @param recent the last few that ended, too */
+  streams(recent = false): Promise<readonly Api.Stream[]> {
+    return this.#ask('GET /v1/streams', { query: { recent: recent ? '1' : undefined } })
+  }
+  closeStream(id: number): Promise<Api.Stream> {
+    return this.#ask('DELETE /v1/streams/{id}', { path: { id } })
+  }
+  relays(role?: Api.ServingRole): Promise<readonly Api.Relay[]> {
+    return this.#ask('GET /v1/relays', { query: { role } })
+  }
+  relay(id: string): Promise<Api.Relay> {
+    return this.#ask('GET /v1/relays/{id}', { path: { id } })
+  }
+  relayPage(query: { role?: Api.ServingRole; country?: string; after?: string; limit?: number } = {}): Promise<Api.RelayPage> {
+    return this.#ask('GET /v1/relays/brief', { query })
+  }
+  network(): Promise<Api.NetworkSummary> {
+    return this.#ask('GET /v1/network')
+  }
+  traffic(): Promise<readonly Api.TrafficSample[]> {
+    return this.#ask('GET /v1/traffic')
+  }
+  nat(): Promise<Api.NatFacts | null> {
+    return this.#ask('GET /v1/nat')
+  }
+  reach(id: string): Promise<Api.ReachFacts> {
+    return this.#ask('POST /v1/reach', { body: { id } })
+  }
+  vpn(): Promise<Api.VpnFacts | null> {
     return this.#ask('GET /v1/vpn')
   }
-  vpnUp(): Promise<VpnFacts> {
+  vpnUp(): Promise<Api.VpnFacts> {
     return this.#ask('POST /v1/vpn/up')
   }
-  vpnDown(): Promise<VpnFacts> {
+  vpnDown(): Promise<Api.VpnFacts> {
     return this.#ask('POST /v1/vpn/down')
   }
-  shutdown(): Promise<{ readonly stopping: true }> {
+  log(query: { since?: number; limit?: number; level?: Api.LogLevel; sub?: string } = {}): Promise<Api.LogPage> {
+    return this.#ask('GET /v1/log', { query })
+  }
+  logLevels(): Promise<Api.LogLevels> {
+    return this.#ask('GET /v1/log-levels')
+  }
+  setLogLevels(levels: Api.LogLevels): Promise<Api.LogLevels> {
+    return this.#ask('PUT /v1/log-levels', { body: levels })
+  }
+  settings(): Promise<Api.Settings> {
+    return this.#ask('GET /v1/settings')
+  }
+  changeSettings(change: Api.SettingsChange): Promise<Api.SettingsChanged> {
+    return this.#ask('PATCH /v1/settings', { body: change })
+  }
+  reload(): Promise<Api.SettingsChanged> {
+    return this.#ask('POST /v1/reload')
+  }
+  /** The node takes no new circuits, and stops when the last has ended or after the limit; ten minutes when none is given. */
+  drain(options: Api.DrainRequest = {}): Promise<Api.DrainFacts> {
+    return this.#ask('POST /v1/drain', { body: options })
+  }
+  shutdown(): Promise<Api.Stopping> {
     return this.#ask('POST /v1/shutdown')
+  }
+  /** A link that opens the dashboard; usable once, for two minutes, when nothing else is said. */
+  dashboardLink(options: Api.DashboardLinkRequest = {}): Promise<Api.DashboardLink> {
+    return this.#ask('POST /v1/dashboard-link', { body: options })
   }
 
   /** Has the node carry a device's traffic until the signal or the node ends it. The first event says that it does. */
-  async *vpnSession(request: VpnSessionRequest, signal: AbortSignal): AsyncGenerator<VpnSessionEvent> {
+  async *vpnSession(request: Api.VpnSessionRequest, signal: AbortSignal): AsyncGenerator<Api.VpnSessionEvent> {
     const response = await this.#open('POST', '/v1/vpn/session', signal, request)
     let text = ''
     try {
       for await (const chunk of response) {
         text += String(chunk)
         for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
-          yield JSON.parse(text.slice(0, end)) as VpnSessionEvent
+          yield JSON.parse(text.slice(0, end)) as Api.VpnSessionEvent
           text = text.slice(end + 1)
         }
       }
@@ -78,9 +134,10 @@ export class ControlClient {
     }
   }
 
-  /** Events from now on, until the signal or the node ends them. */
-  async *events(signal: AbortSignal): AsyncGenerator<NodeEvent> {
-    const response = await this.#open('GET', '/v1/events', signal)
+  /** Events from now on, until the signal or the node ends them. @param query which; docs/control-api.md says what is told when nothing is said */
+  async *events(signal: AbortSignal, query: EventQuery = {}): AsyncGenerator<Api.Event> {
+    const { types, ...filter } = query
+    const response = await this.#open('GET', `/v1/events${queryText({ types: types?.join(','), ...filter })}`, signal)
     let text = ''
     try {
       for await (const chunk of response) {
@@ -88,7 +145,7 @@ export class ControlClient {
         for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
           const data = /^data: (.*)$/m.exec(text.slice(0, end))?.[1]
           text = text.slice(end + 2)
-          if (data !== undefined) yield JSON.parse(data) as NodeEvent
+          if (data !== undefined) yield JSON.parse(data) as Api.Event
         }
       }
     } catch (error) {
@@ -96,10 +153,11 @@ export class ControlClient {
     }
   }
 
-  async #ask<R extends keyof ControlRoutes>(route: R, query = '', body?: unknown): Promise<ControlRoutes[R]> {
-    const [method, path] = route.split(' ') as [string, string]
-    const response = await this.#open(method, path + query, AbortSignal.timeout(TIMEOUT_MS), body)
-    return JSON.parse(await textOf(response)) as ControlRoutes[R]
+  async #ask<R extends keyof Api.ApiAnswers>(route: R, { path = {}, query = {}, body }: Asked<R> = {}): Promise<Api.ApiAnswers[R]> {
+    const [method, pattern] = route.split(' ') as [string, string]
+    const target = pattern.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(path[name])))
+    const response = await this.#open(method, target + queryText(query), AbortSignal.timeout(TIMEOUT_MS), body)
+    return JSON.parse(await textOf(response)) as Api.ApiAnswers[R]
   }
 
   async #open(method: string, path: string, signal: AbortSignal, body?: unknown): Promise<IncomingMessage> {
@@ -118,7 +176,11 @@ export class ControlClient {
           path,
           signal,
           agent: false,
-          headers: { host: socket ? 'localhost' : this.address, authorization: `Bearer ${token}` },
+          headers: {
+            host: socket ? 'localhost' : this.address,
+            authorization: `Bearer ${token}`,
+            ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          },
         },
         done,
       )
@@ -147,6 +209,12 @@ export class ControlClient {
   }
 }
 
+function queryText(values: Values): string {
+  const query = new URLSearchParams()
+  for (const [name, value] of Object.entries(values)) if (value !== undefined) query.set(name, String(value))
+  return query.size === 0 ? '' : `?${query}`
+}
+
 async function textOf(response: IncomingMessage): Promise<string> {
   let text = ''
   for await (const chunk of response.setEncoding('utf8')) text += chunk
@@ -154,9 +222,9 @@ async function textOf(response: IncomingMessage): Promise<string> {
 }
 
 function problemOf(status: number, body: string): ShallotError {
-  let problem: ControlProblem['error'] = { code: 'control-failed', message: `the node answered ${status}` }
+  let problem: Api.Problem['error'] = { code: 'control-failed', message: `the node answered ${status}` }
   try {
-    problem = (JSON.parse(body) as ControlProblem).error ?? problem
+    problem = (JSON.parse(body) as Api.Problem).error ?? problem
   } catch {}
   return new ShallotError(status === 401 || status === 403 ? 'control-refused' : problem.code, problem.message, {
     kind: 'process',

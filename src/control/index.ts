@@ -1,6 +1,6 @@
 export type * as Api from './api-types.ts'
-export { ControlClient } from './client.ts'
-export { type ControlEvent, type ControlProblem, type ControlRoutes, TOKEN_FILE } from './messages.ts'
+export { ControlClient, type EventQuery } from './client.ts'
+export { TOKEN_FILE } from './messages.ts'
 export { type RunningNode, runningNodes } from './registry.ts'
 export type { ControlOptions, ControlServer } from './server.ts'
 export { startControl } from './start.ts'

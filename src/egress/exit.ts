@@ -52,6 +52,8 @@ export interface Exit extends ExitService {
   /** For the descriptor: whether `openPackets` leads anywhere. */
   readonly servesPackets: boolean
   readonly counts: ExitCounts
+  /** The configuration has other values now: its policy and rates count for what is opened from now on. @throws MalformedError for an unsound policy */
+  reconfigure(): void
   /** Resets every stream and closes every association. */
   close(): void
 }
@@ -64,8 +66,8 @@ export function createExitService(modules: ExitModules): Exit {
 /** What the circuits of an exit share. */
 export class ExitEngine implements Exit {
   readonly m: ExitModules
-  readonly policy: ExitPolicy
-  readonly rate: ByteRate
+  policy: ExitPolicy
+  rate: ByteRate
   readonly datagrams: DatagramCounts = { sent: 0, received: 0, dropped: 0 }
   readonly circuits = new Set<Circuit>()
   streams = 0
@@ -80,10 +82,13 @@ export class ExitEngine implements Exit {
 
   constructor(modules: ExitModules) {
     this.m = modules
-    const { config, privateDestinations, isOwnAddress, isRelayAddress, now } = modules
-    const families = servedFamilies(config, privateDestinations)
-    this.policy = new ExitPolicy({ lines: config.policy, privateDestinations, families, isOwnAddress, isRelayAddress })
-    this.rate = new ByteRate(config.rateBytesPerSecond, now)
+    this.policy = newPolicy(modules)
+    this.rate = newRate(modules)
+  }
+
+  reconfigure(): void {
+    this.policy = newPolicy(this.m)
+    this.rate = newRate(this.m)
   }
 
   openCircuit(): ExitCircuit {
@@ -164,6 +169,15 @@ export class ExitEngine implements Exit {
     }, every)
     return timer.unref()
   }
+}
+
+function newPolicy({ config, privateDestinations, isOwnAddress, isRelayAddress }: ExitModules): ExitPolicy {
+  const families = servedFamilies(config, privateDestinations)
+  return new ExitPolicy({ lines: config.policy, privateDestinations, families, isOwnAddress, isRelayAddress })
+}
+
+function newRate({ config, now }: ExitModules): ByteRate {
+  return new ByteRate(config.rateBytesPerSecond, now)
 }
 
 /** The families that an exit serves by its configuration, and by what this machine has. */

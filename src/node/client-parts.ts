@@ -30,12 +30,15 @@ export async function startClient(
   const guards = (await store.loadState(GUARDS_FILE, (bytes) => restoreGuards(config, bytes))) ?? new GuardSample(config.path)
   const saver = new GuardSaver(ground, guards)
   stops.push(() => saver.stop())
+  const options = ground.live.section('client')
   const wishes = (path: PathConfig) => constraintsOf(path, self, countries.countryOf)
   const paths = new PathViews(view, wishes(config.path))
   const pool = new CircuitPool({
     config: config.path,
-    buildAttempts: config.client.buildAttempts,
-    liveness: config.client,
+    get buildAttempts() {
+      return options.buildAttempts
+    },
+    liveness: options,
     suite,
     random: systemRandom(suite),
     view,
@@ -54,7 +57,7 @@ export async function startClient(
     event,
   })
   stops.push(() => pool.stop())
-  const client = new Client({ config: config.client, pool, logger: logger.child('client') })
+  const client = new Client({ config: options, pool, logger: logger.child('client') })
   stops.push(() => client.stop())
   const parts = { client, logger: logger.child('ingress') }
   const socks = modules.has('ingress') && config.ingress.socks.listen.length > 0 ? new SocksServer(config.ingress.socks, parts) : null
@@ -70,12 +73,13 @@ export async function startClient(
   const dns = modules.has('ingress') ? await startDns(ground, client) : null
   pool.plan()
   if (vpn !== null && dns !== null) await vpn.start({ client, pool, guards, dns: dns.service })
-  const applyPath = (path: PathConfig): void => {
+  ground.live.onChange('path', () => {
+    const { path } = ground.live.current
     paths.constrain(wishes(path))
     guards.configure(path)
     pool.pathsChanged(path)
-  }
-  return { pool, client, guards, socks, http, dns: dns?.server ?? null, vpn, applyPath }
+  })
+  return { pool, client, guards, socks, http, dns: dns?.server ?? null, vpn }
 }
 
 /** The service that the TUN asks too, and the listener where there is to be one. */

@@ -16,6 +16,8 @@ import { startExit } from './exit-parts.ts'
 import type { Clocks } from './facts.ts'
 import type { Ground } from './ground.ts'
 import { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Identity } from './identity.ts'
+import { LiveConfig } from './live-config.ts'
+import { noLogs } from './log-book.ts'
 import { placeOfThisMachine, watchNetwork } from './network-watch.ts'
 import type { NodeEvent } from './node-control.ts'
 import { appear, ClientPresence, type Presence } from './presence.ts'
@@ -57,10 +59,15 @@ export async function startNode(config: NodeConfig, options: StartOptions): Prom
     if (chosen.suite.name === 'portable' && config.node.crypto === 'auto') warnings.raise('crypto-portable', chosen.reason)
     const modules = modulesOf(config.node.roles)
     const countries = await Countries.open(config.geo.countriesFile, logger.child('geo'))
+    const live = new LiveConfig(config)
+    const logs = options.logs ?? noLogs()
+    live.onChange('log', () => logs.setLevels(live.current.log))
     const ground: Ground = {
       config,
+      live,
       modules,
       logger,
+      logs,
       store,
       suite: chosen.suite,
       clocks,
@@ -126,6 +133,10 @@ async function startServingNode(
   await service?.start()
   await presence.discovery.start()
   stops.push(rotateKeys(ground, keyring, () => presence.discovery.changed()))
+  ground.live.onChange('exit', () => {
+    parts?.exit?.reconfigure()
+    presence.discovery.changed()
+  })
   return finish(
     ground,
     listeners,
@@ -207,13 +218,29 @@ async function finish(
 ): Promise<RunningNode> {
   let poolEvent: (event: PoolEvent) => void = () => {}
   const client = await startClientParts((event) => poolEvent(event))
-  const { config, suite, view, warnings, clocks, logger, stops } = ground
+  const { live, suite, view, warnings, clocks, logger, logs, stops } = ground
   const crypto = { name: suite.name, description: suite.description }
   const joined = presence().discovery.whenJoined()
   const stopsLastFirst = stops.reverse()
   const countries = new RelayCountries(ground.countries.countryOf)
   const node = new RunningNode(
-    { config, presence, crypto, view, countries, client, serving, nat, standing, warnings, clocks, logger, joined, stops: stopsLastFirst },
+    {
+      live,
+      presence,
+      crypto,
+      view,
+      countries,
+      client,
+      serving,
+      nat,
+      standing,
+      warnings,
+      clocks,
+      logger,
+      logs,
+      joined,
+      stops: stopsLastFirst,
+    },
     listeners,
   )
   poolEvent = (event) => node.poolEvent(event)
@@ -298,10 +325,10 @@ async function startServing(
   identity: Identity,
   exitStops: Ground['stops'],
 ): Promise<ServingParts> {
-  const { config, modules, suite, view, clocks, meter, memory, logger } = ground
+  const { config, live, modules, suite, view, clocks, meter, memory, logger } = ground
   const exit = modules.has('exit') ? await startExit(ground, host, exitStops) : null
   const engine = new RelayEngine({
-    config: config.relaying,
+    config: live.section('relaying'),
     self: identity.id,
     suite,
     keyring,

@@ -71,6 +71,17 @@ const rules: readonly Rule[] = [
     const message = `control.listen is ${quote(control.listen)}; only this machine may control the node: use unix:PATH, 127.0.0.1:PORT or [::1]:PORT`
     return { key: ['control', 'listen'], message }
   },
+  ({ dashboard }) => {
+    const address = parseIpPort(dashboard.listen)
+    if (address === null || isLoopback(address.host)) return null
+    const message = `dashboard.listen is ${quote(dashboard.listen)}; only this machine may see the node's pages: use 127.0.0.1:PORT or [::1]:PORT, and from elsewhere a tunnel such as ssh -L`
+    return { key: ['dashboard', 'listen'], message }
+  },
+  ({ dashboard, control }) => {
+    if (dashboard.enabled !== true || control.enabled) return null
+    const message = 'dashboard.enabled is true, but control.enabled is false, and the pages show what the control API tells; enable both'
+    return { key: ['dashboard', 'enabled'], message }
+  },
   (config) => {
     const taken = new Map<string, string>()
     const client = config.node.roles.includes('client')
@@ -80,6 +91,7 @@ const rules: readonly Rule[] = [
         places.push([text, ['ingress', section, 'listen', i], `ingress.${section}.listen`])
     }
     if (config.control.enabled) places.push([config.control.listen, ['control', 'listen'], 'control.listen'])
+    if (config.dashboard.enabled === true) places.push([config.dashboard.listen, ['dashboard', 'listen'], 'dashboard.listen'])
     for (const [address, key, name] of places) {
       const other = taken.get(address)
       if (other !== undefined && !address.endsWith(':0'))

@@ -16,7 +16,7 @@ import { isErrno } from '../store/index.ts'
 import { vpnKeys } from '../vpn/index.ts'
 import { crossCheck } from './config-rules.ts'
 import { loadNetwork } from './network-file.ts'
-import { controlSection, logSection, nodeSection } from './sections.ts'
+import { controlSection, dashboardSection, logSection, nodeSection } from './sections.ts'
 import { ConfigError, freeze, loadToml } from './toml-load.ts'
 
 /** The file's name in a node's directory. */
@@ -44,6 +44,7 @@ export const configSchema = z.strictObject({
   relaying: relayingConfig.prefault({}).describe('Limits of what a relay does for the circuits of others.'),
   exit: exitConfig.prefault({}).describe('What an exit lets through, and its limits.'),
   control: controlSection.prefault({}).describe('How commands and programs on this machine talk to the node.'),
+  dashboard: dashboardSection.prefault({}).describe('The page that shows the node in a browser on this machine.'),
   log: logSection.prefault({}).describe('What the node says of itself.'),
 })
 

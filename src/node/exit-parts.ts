@@ -30,7 +30,7 @@ export function privateDestinations({ config }: Pick<Ground, 'config'>): readonl
  * @throws ShallotError when the backend that is asked for can't be had
  */
 export async function startExit(ground: Ground, host: Host, stops: Ground['stops']): Promise<Exit> {
-  const { config, view, clocks, logger } = ground
+  const { config, live, view, clocks, logger } = ground
   const resolver = createResolver({ config: config.exit, now: clocks.now })
   const relayAddresses = new RelayAddresses(view)
   const ownAddresses = (): string[] => host.addresses().flatMap((address) => ipText(address) ?? [])
@@ -40,7 +40,7 @@ export async function startExit(ground: Ground, host: Host, stops: Ground['stops
     await packets.start()
   }
   const exit = createExitService({
-    config: config.exit,
+    config: live.section('exit'),
     backend: new KernelBackend({ ...config.exit, loopbackIpv4: ownLoopback(config) }),
     packets,
     resolver,

@@ -1,5 +1,5 @@
 import type { NodeId } from '../base/index.ts'
-import type { PooledCircuit } from '../client/index.ts'
+import type { PooledCircuit, StreamFacts as PoolStreamFacts } from '../client/index.ts'
 import type { PortRange, ServingRole, View } from '../directory/index.ts'
 import type { OnionKeyring } from '../onion/index.ts'
 import { explain, type GuardWarning, type GuardFacts as PathGuardFacts, POSITIONS } from '../path/index.ts'
@@ -22,6 +22,7 @@ export function wallTime(clocks: Clocks, at: number): number {
 
 export function circuitFacts(entry: PooledCircuit, view: View, countries: RelayCountries, clocks: Clocks, why: boolean): CircuitFacts {
   const established = entry.circuit?.hops ?? 0
+  const rtts = entry.circuit?.hopRttsMs() ?? []
   return {
     id: entry.id,
     state: entry.state === 'ready' ? 'open' : entry.state,
@@ -33,6 +34,7 @@ export function circuitFacts(entry: PooledCircuit, view: View, countries: RelayC
         address: shownAddress(id, view),
         country: countries.of(view.get(id)?.descriptor),
         established: index < established,
+        rttMs: rtts[index] ?? null,
       }),
     ),
     createdAt: wallTime(clocks, entry.createdAt),
@@ -40,6 +42,9 @@ export function circuitFacts(entry: PooledCircuit, view: View, countries: RelayC
     firstUsedAt: entry.firstUsedAt === null ? null : wallTime(clocks, entry.firstUsedAt),
     rttMs: entry.circuit?.rttMs ?? null,
     streams: entry.circuit?.openStreams ?? 0,
+    isolation: isolationShown(entry),
+    bytesSent: entry.circuit?.bytesOut ?? 0,
+    bytesReceived: entry.circuit?.bytesIn ?? 0,
     closed: entry.end === null ? null : { reason: entry.end.reason, hop: entry.end.hop },
     why: why ? hopReasons(entry) : null,
   }
@@ -76,6 +81,7 @@ export function relayFacts(id: NodeId, view: View, countries: RelayCountries, wa
     roles: descriptor.roles,
     addresses: descriptor.addresses,
     country: countries.of(descriptor),
+    reach: descriptor.reach.kind === 'direct' ? 'direct' : descriptor.reach.punchable ? 'punchable' : 'relayed',
     eligible: verdict.eligible,
     notEligible: reasons,
     bandwidth: descriptor.bandwidth,
@@ -127,16 +133,27 @@ export function guardFacts(guard: PathGuardFacts, rank: number, warnings: readon
 }
 
 export function streamFacts(entry: PooledCircuit, clocks: Clocks): StreamFacts[] {
-  return (entry.circuit?.streams() ?? []).map((stream) => ({
+  return (entry.circuit?.streams() ?? []).map((stream) => streamFactsOf(stream, entry, clocks))
+}
+
+export function streamFactsOf(stream: PoolStreamFacts, entry: PooledCircuit, clocks: Clocks): StreamFacts {
+  return {
     id: stream.id,
     kind: stream.kind,
     target: stream.target === null ? null : hostPort(stream.target.host, stream.target.port),
     circuit: entry.id,
+    isolation: isolationShown(entry),
     state: stream.state === 'connecting' ? 'opening' : 'open',
     openedAt: wallTime(clocks, stream.openedAt),
+    closedAt: null,
     bytesSent: stream.bytesOut,
     bytesReceived: stream.bytesIn,
-  }))
+  }
+}
+
+/** Enough of an isolation key to tell two apart. */
+function isolationShown({ isolation }: PooledCircuit): string | null {
+  return isolation === null ? null : isolation.slice(0, 8)
 }
 
 function hostPort(host: string, port: number): string {

@@ -4,6 +4,9 @@ import type { NatFacts, ReachFacts, RelayServerStats, StunServerStats } from '..
 import type { CloseReason } from '../onion/index.ts'
 import type { VpnFacts } from '../vpn/index.ts'
 import type { DrainFacts } from './drain.ts'
+import type { NodeLogs } from './log-book.ts'
+import type { NetworkSummary, RelayPage, RelayQuery, TrafficSample } from './network-types.ts'
+import type { SettingsChange, SettingsChanged, SettingsFacts } from './settings.ts'
 
 /**
  * What the control API and the command line need of a running node. `startNode` (compose.ts) gives one; everything it returns is
@@ -17,8 +20,21 @@ export interface NodeControl {
   circuits(why: boolean): readonly CircuitFacts[]
   /** The relays of the view, in order of their id. @param role only those that claim this role */
   relays(role?: ServingRole): readonly RelayFacts[]
-  /** The streams and datagram associations open now, as a client. */
-  streams(): readonly StreamFacts[]
+  /** One relay of the view; null when it holds no such relay. */
+  relay(id: NodeId): RelayFacts | null
+  /** Some relays in short, in order of their id. */
+  relayPage(query: RelayQuery): RelayPage
+  /** The view in counts, and how it grew. */
+  networkSummary(): NetworkSummary
+  /** The streams and datagram associations open now, as a client. @param recent the last few that ended too */
+  streams(recent?: boolean): readonly StreamFacts[]
+  /** The last minutes, second by second, oldest first. */
+  traffic(): readonly TrafficSample[]
+
+  /** Ends a circuit and its streams; what it was, or null when there is none with this number. */
+  closeCircuit(id: number): CircuitFacts | null
+  /** Resets a stream; what it was, or null when there is none with this number. */
+  closeStream(id: number): StreamFacts | null
 
   /**
    * Streams opened from now on go over fresh circuits: the present ones take no more streams and end with their last one.
@@ -49,6 +65,15 @@ export interface NodeControl {
    * @throws ShallotError 'not-a-client', 'vpn-session-limit', 'descriptor-not-handed-over', 'tun-…', 'pcap-not-writable'
    */
   vpnSession(request: VpnSessionRequest): Promise<VpnSession>
+
+  /** The log of this process: its last lines, and what is written to it. */
+  readonly logs: NodeLogs
+  /** The configuration, key by key. @throws ConfigError when the file is not as it should be any more; ShallotError 'config-unreadable' */
+  settings(): Promise<SettingsFacts>
+  /** Changes the configuration file, and puts in force what can be. @throws ConfigError by key; ShallotError of the file system */
+  changeSettings(change: SettingsChange): Promise<SettingsChanged>
+  /** Reads the configuration file again. @throws as `settings` */
+  reload(): Promise<SettingsChanged>
 
   /**
    * Resolves when the node does what its roles say: it listens, and as a client has a circuit open.
@@ -110,6 +135,8 @@ export interface NodeStatus {
   readonly dns: string | null
   /** "ADDRESS:PORT" or the path of the socket; null when the control API is off. Filled in by the control server. */
   readonly control: string | null
+  /** "ADDRESS:PORT" of the dashboard; null when it is off. Filled in by the control server. */
+  readonly dashboard: string | null
   readonly view: ViewFacts
   /** Null for a node that is not a client. */
   readonly guards: readonly GuardFacts[] | null
@@ -117,6 +144,8 @@ export interface NodeStatus {
   readonly client: ClientFacts | null
   /** Null for a node that serves no circuits. */
   readonly relaying: RelayingFacts | null
+  /** Null for a node that is no exit. */
+  readonly exit: ExitFacts | null
   /** How others reach this node; null for a pure client, and with `nat.enabled = false`. */
   readonly reachability: NatFacts['state'] | null
   /** What it does as a relay for nodes behind NAT; null without the role `relay`. */
@@ -127,7 +156,13 @@ export interface NodeStatus {
   readonly onionKey: OnionKeyFacts | null
   /** Null unless it is leaving. */
   readonly draining: DrainFacts | null
-  readonly memory: { readonly rssBytes: number; readonly heapBytes: number; readonly externalBytes: number }
+  readonly memory: {
+    readonly rssBytes: number
+    readonly heapBytes: number
+    readonly externalBytes: number
+    /** What the system lets the process have; null where it sets no limit. */
+    readonly limitBytes: number | null
+  }
   /** Links to other nodes, of either kind. */
   readonly links: number
   /** What a person should know and can do something about; empty when all is well. */
@@ -198,10 +233,28 @@ export interface RelayingFacts {
   /** Circuits closed because the byte budget was exhausted or they stalled. */
   readonly circuitsShed: number
   readonly cellsForwarded: number
+  /** The same in bytes. */
+  readonly bytesForwarded: number
+  /** Circuits refused and ended, by reason. */
+  readonly refused: Readonly<Record<string, number>>
+  readonly closed: Readonly<Record<string, number>>
   /** Streams open at this exit, and refused by its policy or limits. */
   readonly exitStreamsOpen: number
   readonly exitStreamsRefused: number
   readonly budget: { readonly usedBytes: number; readonly limitBytes: number }
+}
+
+/** What an exit has done since its start, without a word of where to. */
+export interface ExitFacts {
+  readonly streamsOpen: number
+  readonly associationsOpen: number
+  readonly streamsOpened: number
+  /** Streams refused, by reason. */
+  readonly refused: Readonly<Record<string, number>>
+  readonly bytesFromServers: number
+  readonly bytesToServers: number
+  /** Leases for raw packets; null where they are not served. */
+  readonly packetLeasesOpen: number | null
 }
 
 export interface Warning {
@@ -224,6 +277,10 @@ export interface CircuitFacts {
   readonly firstUsedAt: number | null
   readonly rttMs: number | null
   readonly streams: number
+  /** Streams with another isolation key never share this circuit; null before its first use. Says nothing of what the key was made of. */
+  readonly isolation: string | null
+  readonly bytesSent: number
+  readonly bytesReceived: number
   /** Why it ended, and at which hop (from 0) as far as is known. */
   readonly closed: { readonly reason: CloseReason; readonly hop: number | null } | null
   /** Why this path: one entry for each hop. Null unless asked for. */
@@ -238,6 +295,8 @@ export interface HopFacts {
   /** ISO 3166-1 code of two letters; null where it is not known. */
   readonly country: string | null
   readonly established: boolean
+  /** The measured round trip to this hop; null before it was measured. */
+  readonly rttMs: number | null
 }
 
 export interface HopReason {
@@ -251,6 +310,8 @@ export interface RelayFacts {
   readonly roles: readonly ServingRole[]
   /** Multiaddrs as text. */
   readonly addresses: readonly string[]
+  /** `punchable`: behind NAT, but directly in the end. `relayed`: only through its NAT relay. */
+  readonly reach: 'direct' | 'punchable' | 'relayed'
   /** ISO 3166-1 code of two letters; null where it is not known. */
   readonly country: string | null
   readonly eligible: boolean
@@ -276,17 +337,26 @@ export interface StreamFacts {
   readonly target: string | null
   /** The circuit that carries it; null while none does. */
   readonly circuit: number | null
-  readonly state: 'waiting' | 'opening' | 'open' | 'closing'
+  readonly isolation: string | null
+  readonly state: 'waiting' | 'opening' | 'open' | 'closing' | 'closed'
   readonly openedAt: number
+  /** Null while it is not closed. */
+  readonly closedAt: number | null
   readonly bytesSent: number
   readonly bytesReceived: number
 }
 
-/** What happens in a node, as the event stream tells it. No event names a target. */
+/** What happens in a node, as the event stream tells it. Only the events of streams name a target, for the person at this machine. */
 export type NodeEvent =
   | { readonly type: 'ready'; readonly at: number }
-  | { readonly type: 'circuit-open'; readonly at: number; readonly circuit: CircuitFacts }
-  | { readonly type: 'circuit-closed'; readonly at: number; readonly circuit: CircuitFacts }
+  | { readonly type: 'circuit-open' | 'circuit-closed'; readonly at: number; readonly circuit: CircuitFacts }
+  | { readonly type: 'stream-open' | 'stream-closed'; readonly at: number; readonly stream: StreamFacts }
+  /** Once a second in which streams changed: how many are open, and how many changes were not told one by one. */
+  | { readonly type: 'streams'; readonly at: number; readonly open: number; readonly untold: number }
+  | { readonly type: 'reachability'; readonly at: number; readonly nat: NatFacts }
+  | { readonly type: 'vpn'; readonly at: number; readonly vpn: VpnFacts }
+  | { readonly type: 'traffic'; readonly at: number; readonly traffic: TrafficSample }
+  | { readonly type: 'settings'; readonly at: number; readonly settings: SettingsChanged }
   | { readonly type: 'guard'; readonly at: number; readonly guard: GuardFacts }
   | { readonly type: 'view'; readonly at: number; readonly known: number; readonly eligible: number }
   | { readonly type: 'warning'; readonly at: number; readonly warning: Warning }

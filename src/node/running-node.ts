@@ -1,4 +1,5 @@
-import { memoryUsage } from 'node:process'
+import { totalmem } from 'node:os'
+import { constrainedMemory, memoryUsage } from 'node:process'
 import { type Logger, messageOf, type NodeId, ShallotError } from '../base/index.ts'
 import type { CircuitPool, Client, PoolEvent } from '../client/index.ts'
 import type { ServingRole, View } from '../directory/index.ts'
@@ -6,13 +7,17 @@ import type { Exit } from '../egress/index.ts'
 import type { DnsServer, HttpProxy, SocksServer } from '../ingress/index.ts'
 import type { NatFacts, NatService, ReachFacts } from '../nat/index.ts'
 import type { OnionKeyring } from '../onion/index.ts'
-import type { GuardSample, PathConfig } from '../path/index.ts'
+import type { GuardSample } from '../path/index.ts'
 import type { RelayEngine } from '../relaying/index.ts'
 import type { VpnFacts } from '../vpn/index.ts'
-import type { NodeConfig } from './config.ts'
 import { DRAIN_LIMIT_MS, Drain, type DrainFacts } from './drain.ts'
 import { type Clocks, circuitFacts, guardFacts, onionKeyFacts, relayFacts, roleCounts, streamFacts } from './facts.ts'
+import type { Totals } from './history.ts'
+import type { LiveConfig } from './live-config.ts'
+import type { NodeLogs } from './log-book.ts'
+import { networkSummary, relayPage } from './network-facts.ts'
 import { ruleChanges } from './network-file.ts'
+import type { NetworkSummary, RelayPage, RelayQuery, TrafficSample } from './network-types.ts'
 import type {
   CircuitFacts,
   ClientFacts,
@@ -21,14 +26,16 @@ import type {
   NodeEvent,
   NodeStatus,
   RelayFacts,
-  RelayingFacts,
   StreamFacts,
   VpnSession,
   VpnSessionRequest,
 } from './node-control.ts'
+import { NodeWatch } from './node-watch.ts'
 import type { Presence } from './presence.ts'
 import { natDisabled, notServing } from './reachable.ts'
 import type { RelayCountries } from './relay-countries.ts'
+import { exitFacts, relayingFacts } from './serving-facts.ts'
+import type { Settings, SettingsChange, SettingsChanged, SettingsFacts } from './settings.ts'
 import { VERSION } from './version.ts'
 import type { NodeVpn } from './vpn-parts.ts'
 import type { Warnings } from './warnings.ts'
@@ -43,8 +50,6 @@ export interface ClientParts {
   readonly dns: DnsServer | null
   /** What carries whole devices. */
   readonly vpn: NodeVpn | null
-  /** Another section `path` from now on. Circuits that it does not allow any more take no new streams, and end with their last one. */
-  readonly applyPath: (path: PathConfig) => void
 }
 
 /** The parts of a node that serves circuits. */
@@ -61,7 +66,8 @@ export interface Standing {
 }
 
 export interface NodeParts {
-  readonly config: NodeConfig
+  readonly live: LiveConfig
+  readonly logs: NodeLogs
   /** How it appears in the network now: a client's changes. */
   readonly presence: () => Presence
   readonly crypto: { readonly name: 'native' | 'portable'; readonly description: string }
@@ -85,8 +91,9 @@ export interface NodeParts {
 
 /** Subscribers of events at once. */
 const MAX_LISTENERS = 64
-/** How often the view is looked at for events and for circuits that wait for relays. */
+/** How often the view is looked at for circuits that wait for relays, and how often its changes are told. */
 const VIEW_POLL_MS = 100
+const VIEW_EVENT_MS = 1_000
 
 /** A started node, as the control API and the command line see it. */
 export class RunningNode implements NodeControl {
@@ -102,6 +109,9 @@ export class RunningNode implements NodeControl {
   #ready = false
   #stopping: Promise<void> | null = null
   #viewVersion = -1
+  #viewTold = { version: -1, at: Number.NEGATIVE_INFINITY }
+  #settings: Promise<Settings> | null = null
+  readonly #watch: NodeWatch
   #drain: Drain | null = null
 
   constructor(parts: NodeParts, listeners: Set<(event: NodeEvent) => void>) {
@@ -116,6 +126,7 @@ export class RunningNode implements NodeControl {
       this.#failReady = reject
     })
     this.#readiness.catch(() => {})
+    this.#watch = this.#startWatch()
     this.#viewTimer = setInterval(() => this.#lookAtView(), VIEW_POLL_MS)
     this.#viewTimer.unref()
     parts.joined.then(
@@ -130,20 +141,24 @@ export class RunningNode implements NodeControl {
 
   /** To be called with what the pool tells. */
   poolEvent(event: PoolEvent): void {
-    if (event.type === 'stream-open' || event.type === 'stream-closed') return
+    if ('stream' in event) {
+      this.#watch.streamEvent(event)
+      return
+    }
     const { view, countries, clocks } = this.#p
     // Nobody to tell: then no country is looked up either.
     if (this.#listeners.size > 0) {
       const at = clocks.wall()
       const circuit = circuitFacts(event.circuit, view, countries, clocks, false)
-      this.#emit(event.type === 'open' ? { type: 'circuit-open', at, circuit } : { type: 'circuit-closed', at, circuit })
+      this.#emit({ type: `circuit-${event.type}`, at, circuit })
     }
     if (event.type === 'open') this.#checkReady(this.#joined)
     this.#checkGuards()
   }
 
   status(): NodeStatus {
-    const { config, view, client, serving, nat, standing, warnings, clocks } = this.#p
+    const { view, client, serving, nat, standing, warnings, clocks } = this.#p
+    const config = this.#p.live.current
     const { host, discovery } = this.#p.presence()
     const wall = clocks.wall()
     const memory = memoryUsage()
@@ -162,6 +177,7 @@ export class RunningNode implements NodeControl {
       http: client?.http?.addresses[0] ?? null,
       dns: client?.dns?.addresses[0] ?? null,
       control: null,
+      dashboard: null,
       view: {
         known: roleCounts(view.relays().map(({ descriptor }) => descriptor.roles)),
         eligible: roleCounts(view.eligible(wall).map(({ descriptor }) => descriptor.roles)),
@@ -169,13 +185,14 @@ export class RunningNode implements NodeControl {
       },
       guards: client ? this.#guards(client) : null,
       client: client ? this.#clientFacts(client) : null,
-      relaying: serving ? relayingFacts(serving) : null,
+      relaying: serving ? relayingFacts(serving.engine, serving.exit) : null,
+      exit: serving?.exit ? exitFacts(serving.exit) : null,
       reachability: nat?.facts().state ?? null,
       natRelay: nat?.relayStats ?? null,
       stun: nat?.stunStats ?? null,
       onionKey: standing && serving ? onionKeyFacts(standing.keyring) : null,
       draining: this.#drain?.facts() ?? null,
-      memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed, externalBytes: memory.external },
+      memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed, externalBytes: memory.external, limitBytes: memoryLimit() },
       links: host.links().length,
       warnings: warnings.list(),
     }
@@ -195,9 +212,61 @@ export class RunningNode implements NodeControl {
       .sort((a, b) => (a.id < b.id ? -1 : 1))
   }
 
-  streams(): readonly StreamFacts[] {
+  relay(id: NodeId): RelayFacts | null {
+    const { view, countries, clocks } = this.#p
+    return relayFacts(id, view, countries, clocks.wall())
+  }
+
+  relayPage(query: RelayQuery): RelayPage {
+    const { view, countries, clocks } = this.#p
+    return relayPage(view, countries, clocks.wall(), query)
+  }
+
+  networkSummary(): NetworkSummary {
+    const { view, countries, clocks } = this.#p
+    return networkSummary(view, countries, clocks.wall(), this.#watch.history.counts())
+  }
+
+  streams(recent = false): readonly StreamFacts[] {
     const { client, clocks } = this.#p
-    return (client?.pool.circuits() ?? []).flatMap((entry) => streamFacts(entry, clocks))
+    const open = (client?.pool.circuits() ?? []).flatMap((entry) => streamFacts(entry, clocks))
+    return recent ? [...this.#watch.streams.recent(), ...open] : open
+  }
+
+  traffic(): readonly TrafficSample[] {
+    return this.#watch.history.samples()
+  }
+
+  closeCircuit(id: number): CircuitFacts | null {
+    const { client, view, countries, clocks } = this.#p
+    const closed = client?.pool.close(id)
+    return closed ? circuitFacts(closed, view, countries, clocks, false) : null
+  }
+
+  closeStream(id: number): StreamFacts | null {
+    const stream = this.streams().find((one) => one.id === id)
+    if (!stream || !this.#p.client?.pool.closeStream(id)) return null
+    return { ...stream, state: 'closed', closedAt: this.#p.clocks.wall() }
+  }
+
+  get logs(): NodeLogs {
+    return this.#p.logs
+  }
+
+  async settings(): Promise<SettingsFacts> {
+    return (await this.#loadSettings()).facts()
+  }
+
+  async changeSettings(change: SettingsChange): Promise<SettingsChanged> {
+    const settings = await (await this.#loadSettings()).change(change)
+    if (change.check !== true) this.#settingsChanged(settings)
+    return settings
+  }
+
+  async reload(): Promise<SettingsChanged> {
+    const settings = await (await this.#loadSettings()).reload()
+    this.#settingsChanged(settings)
+    return settings
   }
 
   nat(): NatFacts | null {
@@ -205,8 +274,8 @@ export class RunningNode implements NodeControl {
   }
 
   async reach(id: NodeId, signal: AbortSignal): Promise<ReachFacts> {
-    const { nat, config } = this.#p
-    if (nat === null) throw config.nat.enabled ? notServing() : natDisabled()
+    const { nat, live } = this.#p
+    if (nat === null) throw live.current.nat.enabled ? notServing() : natDisabled()
     return nat.reach(id, signal)
   }
 
@@ -279,6 +348,7 @@ export class RunningNode implements NodeControl {
   async #stop(): Promise<void> {
     this.#emit({ type: 'stopping', at: this.#p.clocks.wall() })
     clearInterval(this.#viewTimer)
+    this.#watch.stop()
     this.#drain?.cancel()
     this.#failReady(new ShallotError('aborted', 'the node stopped before it was ready', { kind: 'process', retry: 'never' }))
     for (const stop of this.#p.stops) {
@@ -309,10 +379,66 @@ export class RunningNode implements NodeControl {
 
   #lookAtView(): void {
     const { view, client, clocks } = this.#p
-    if (view.version === this.#viewVersion) return
-    this.#viewVersion = view.version
-    client?.pool.plan()
-    this.#emit({ type: 'view', at: clocks.wall(), known: view.relays().length, eligible: view.eligible(clocks.wall()).length })
+    if (view.version !== this.#viewVersion) {
+      this.#viewVersion = view.version
+      client?.pool.plan()
+    }
+    if (this.#viewTold.version === view.version || clocks.now() - this.#viewTold.at < VIEW_EVENT_MS) return
+    this.#viewTold = { version: view.version, at: clocks.now() }
+    this.#emit({ type: 'view', at: clocks.wall(), ...this.#countView() })
+  }
+
+  #countView(): { known: number; eligible: number } {
+    const { view, clocks } = this.#p
+    return { known: view.relays().length, eligible: view.eligible(clocks.wall()).length }
+  }
+
+  #startWatch(): NodeWatch {
+    const { client, nat, clocks } = this.#p
+    return new NodeWatch({
+      clocks,
+      emit: (event) => this.#emit(event),
+      totals: () => this.#totals(),
+      countView: () => this.#countView(),
+      nat: () => nat?.facts() ?? null,
+      vpn: () => this.vpn(),
+      guards: () => (client ? this.#guards(client) : []),
+    })
+  }
+
+  #totals(): Totals {
+    const { client, serving } = this.#p
+    const facts = client ? this.#clientFacts(client) : null
+    const rtts = (client?.pool.circuits() ?? []).flatMap(({ state, circuit }) => (state === 'ready' ? (circuit?.rttMs ?? []) : []))
+    const relaying = serving?.engine.stats()
+    const exit = serving?.exit?.counts
+    return {
+      sent: facts?.bytesSent ?? 0,
+      received: facts?.bytesReceived ?? 0,
+      rttMs: rtts.length === 0 ? null : Math.min(...rtts),
+      circuitsBuilt: facts?.circuitsBuilt ?? 0,
+      circuitsFailed: facts?.circuitsFailed ?? 0,
+      streamsOpen: facts?.streamsOpen ?? 0,
+      cells: relaying?.cellsRelayed ?? 0,
+      circuitsServed: relaying?.circuits ?? 0,
+      exitBytesIn: exit?.bytesFromServers ?? 0,
+      exitBytesOut: exit?.bytesToServers ?? 0,
+      queuedBytes: relaying?.queuedBytes ?? 0,
+      rssBytes: memoryUsage.rss(),
+    }
+  }
+
+  /** Few nodes are ever asked for their settings. */
+  #loadSettings(): Promise<Settings> {
+    this.#settings ??= import('./settings.ts').then(({ Settings }) => new Settings(this.#p.live))
+    return this.#settings
+  }
+
+  #settingsChanged(settings: SettingsChanged): void {
+    const { applied, restart, changed } = settings
+    if (changed.length + applied.length === 0) return
+    this.#p.logger.info('settings changed', { applied: applied.join(' '), restart: restart.join(' ') })
+    this.#emit({ type: 'settings', at: this.#p.clocks.wall(), settings })
   }
 
   #guards(client: ClientParts): GuardFacts[] {
@@ -356,17 +482,8 @@ function notAClient(): never {
   throw new ShallotError('not-a-client', 'this node has not the role "client", so it builds no circuits', { kind: 'usage', retry: 'never' })
 }
 
-function relayingFacts({ engine, exit }: ServingParts): RelayingFacts {
-  const stats = engine.stats()
-  const sum = (counts: Readonly<Record<string, number>>): number => Object.values(counts).reduce((total, count) => total + count, 0)
-  return {
-    circuitsOpen: stats.circuits,
-    circuitsCreated: stats.circuitsServed,
-    circuitsRefused: sum(stats.refused),
-    circuitsShed: (stats.closed.overloaded ?? 0) + (stats.closed.timeout ?? 0),
-    cellsForwarded: stats.cellsRelayed,
-    exitStreamsOpen: exit?.counts.streams ?? 0,
-    exitStreamsRefused: exit ? sum(exit.counts.refused) : 0,
-    budget: { usedBytes: stats.queuedBytes, limitBytes: stats.queueBudgetBytes },
-  }
+/** Of the control group, where there is one: what the whole machine has says nothing of this process. */
+function memoryLimit(): number | null {
+  const limit = constrainedMemory()
+  return limit > 0 && limit < totalmem() ? limit : null
 }

@@ -69,6 +69,22 @@ export const controlSection = z
   })
   .describe('How commands and programs on this machine talk to the node.')
 
+export const dashboardSection = z
+  .strictObject({
+    enabled: z
+      .union([z.literal('auto'), z.boolean()])
+      .default('auto')
+      .describe('Serve the dashboard, which `shallot ui` opens in a browser. "auto": where the node has the role client.'),
+    listen: z
+      .string()
+      .refine((text) => parseIpPort(text) !== null, { error: 'not ADDRESS:PORT' })
+      .default('127.0.0.1:9290')
+      .describe(
+        'ADDRESS:PORT of the loopback (port 0: any free one). Unless enabled is true, another port is taken when this one is in use.',
+      ),
+  })
+  .describe('The page that shows the node in a browser on this machine.')
+
 const levels = ['error', 'warn', 'info', 'debug', 'trace'] as const
 
 export const logSection = z
@@ -90,4 +106,5 @@ export const logSection = z
 
 export type NodeSection = z.output<typeof nodeSection>
 export type ControlSection = z.output<typeof controlSection>
+export type DashboardSection = z.output<typeof dashboardSection>
 export type LogSection = z.output<typeof logSection>

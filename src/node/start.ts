@@ -1,11 +1,14 @@
 import type { Logger } from '../base/index.ts'
 import type { NodeConfig } from './config.ts'
+import type { NodeLogs } from './log-book.ts'
 import type { NodeControl } from './node-control.ts'
 
 export interface StartOptions {
   /** The directory of keys and state; held by a lock while the node runs. */
   readonly dir: string
   readonly logger: Logger
+  /** The logger's last lines and levels; a logger that has none of that leaves it out. */
+  readonly logs?: NodeLogs
   /** Stops the node. */
   readonly signal: AbortSignal
   /** Tells where this machine is in the internet: given in tests. */

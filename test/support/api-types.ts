@@ -30,7 +30,7 @@ export async function apiTypes(document: Json): Promise<string> {
     }),
     definitions: Object.fromEntries(Object.entries(schemas).map(([name, schema]) => [name, { title: name, ...schema }])),
   }
-  const moved = JSON.parse(JSON.stringify(root).replaceAll('#/components/schemas/', '#/definitions/')) as JSONSchema
+  const moved = JSON.parse(JSON.stringify(root).replaceAll('#/components/schemas/', '#/definitions/'), anything) as JSONSchema
   const text = await compile(moved, 'ApiTypes', {
     additionalProperties: false,
     bannerComment: HEADING,
@@ -40,6 +40,13 @@ export async function apiTypes(document: Json): Promise<string> {
     style: { semi: false, singleQuote: true, printWidth: 140 },
   })
   return readonly(text)
+}
+
+/** A schema that says nothing is `unknown`, not an object of unknown fields. */
+function anything(key: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  const isSchema = Object.keys(value).every((name) => name === 'description')
+  return isSchema && key !== 'properties' && key !== 'definitions' ? { ...value, tsType: 'unknown' } : value
 }
 
 function object(properties: Record<string, unknown>): Json {

@@ -1,17 +1,27 @@
 import type { NodeId } from '../../src/base/index.ts'
 import type { ServingRole } from '../../src/directory/index.ts'
 import type { NatFacts, ReachFacts } from '../../src/nat/index.ts'
-import type {
-  CircuitFacts,
-  DrainFacts,
-  NodeControl,
-  NodeEvent,
-  NodeStatus,
-  RelayFacts,
-  RoleCounts,
-  StreamFacts,
-  VpnSession,
-  VpnSessionRequest,
+import {
+  type CircuitFacts,
+  type DrainFacts,
+  LogBook,
+  type NetworkSummary,
+  type NodeControl,
+  type NodeEvent,
+  type NodeLogs,
+  type NodeStatus,
+  noLogs,
+  type RelayFacts,
+  type RelayPage,
+  type RelayQuery,
+  type RoleCounts,
+  type SettingsChange,
+  type SettingsChanged,
+  type SettingsFacts,
+  type StreamFacts,
+  type TrafficSample,
+  type VpnSession,
+  type VpnSessionRequest,
 } from '../../src/node/index.ts'
 import type { VpnFacts } from '../../src/vpn/index.ts'
 
@@ -38,6 +48,7 @@ export const fakeStatus: NodeStatus = {
   dns: '127.0.0.1:9253',
   http: '127.0.0.1:9280',
   control: null,
+  dashboard: null,
   view: { known: counts, eligible: counts, syncedAt: null },
   guards: [{ id: fakeIds[0]!, rank: 0, state: 'primary', confirmed: true, circuitsBuilt: 5, circuitsFailed: 0 }],
   client: {
@@ -52,12 +63,13 @@ export const fakeStatus: NodeStatus = {
     bytesReceived: 5_678_901,
   },
   relaying: null,
+  exit: null,
   reachability: null,
   natRelay: null,
   stun: null,
   onionKey: null,
   draining: null,
-  memory: { rssBytes: 90_000_000, heapBytes: 20_000_000, externalBytes: 5_000_000 },
+  memory: { rssBytes: 90_000_000, heapBytes: 20_000_000, externalBytes: 5_000_000, limitBytes: null },
   links: 1,
   warnings: [{ code: 'guard-suspicious', message: 'the guard fails often', since: 0 }],
 }
@@ -88,12 +100,16 @@ export const fakeCircuit: CircuitFacts = {
     address: `127.${i + 1}.0.1:4460`,
     country: ['DE', null, 'NL'][i]!,
     established: true,
+    rttMs: 1.5,
   })),
   createdAt: Date.now() - 65_000,
   buildMs: 12.5,
   firstUsedAt: null,
   rttMs: 3.4,
   streams: 1,
+  isolation: '0123abcd',
+  bytesSent: 100,
+  bytesReceived: 20_000,
   closed: null,
   why: [{ position: 'guard', reasons: ['first primary guard'] }],
 }
@@ -103,8 +119,10 @@ export const fakeStream: StreamFacts = {
   kind: 'stream',
   target: 'example.com:443',
   circuit: 7,
+  isolation: '0123abcd',
   state: 'open',
   openedAt: Date.now() - 1000,
+  closedAt: null,
   bytesSent: 100,
   bytesReceived: 20_000,
 }
@@ -114,6 +132,7 @@ export const fakeRelay: RelayFacts = {
   roles: ['middle', 'exit'],
   addresses: ['/ip4/127.3.0.1/tcp/4460'],
   country: 'NL',
+  reach: 'direct',
   eligible: false,
   notEligible: ['known for too short a time'],
   bandwidth: 1_000_000,
@@ -124,6 +143,22 @@ export const fakeRelay: RelayFacts = {
   software: 'shallot 0.1.0',
   exitPorts: '1-65535',
   family: [],
+}
+
+export const fakeTraffic: TrafficSample = {
+  at: 1_700_000_000_000,
+  sent: 10,
+  received: 2_000,
+  rttMs: 3.4,
+  circuitsBuilt: 1,
+  circuitsFailed: 0,
+  streamsOpen: 1,
+  cells: 0,
+  circuitsServed: 0,
+  exitBytesIn: 0,
+  exitBytesOut: 0,
+  queuedBytes: 0,
+  rssBytes: 90_000_000,
 }
 
 /** A node that only remembers what it was asked. */
@@ -157,8 +192,46 @@ export class FakeNode implements NodeControl {
     this.asked.push(`relays ${role}`)
     return [fakeRelay]
   }
-  streams(): readonly StreamFacts[] {
-    return [fakeStream]
+  relay(id: NodeId): RelayFacts | null {
+    return id === fakeRelay.id ? fakeRelay : null
+  }
+  relayPage(query: RelayQuery): RelayPage {
+    this.asked.push(`relayPage ${JSON.stringify(query)}`)
+    const { id, roles, country, eligible, weight, software, firstSeenAt } = fakeRelay
+    return { total: 1, relays: [{ id, roles, country, eligible, weight, software, firstSeenAt }], next: null }
+  }
+  networkSummary(): NetworkSummary {
+    return { roles: [], countries: [], versions: [], history: [] }
+  }
+  streams(recent = false): readonly StreamFacts[] {
+    return recent ? [fakeStream, { ...fakeStream, id: 2, state: 'closed', closedAt: Date.now() }] : [fakeStream]
+  }
+  traffic(): readonly TrafficSample[] {
+    return [fakeTraffic]
+  }
+  closeCircuit(id: number): CircuitFacts | null {
+    this.asked.push(`closeCircuit ${id}`)
+    return id === fakeCircuit.id ? fakeCircuit : null
+  }
+  closeStream(id: number): StreamFacts | null {
+    this.asked.push(`closeStream ${id}`)
+    return id === fakeStream.id ? fakeStream : null
+  }
+  readonly book = new LogBook()
+  readonly logs: NodeLogs = { ...noLogs(), page: (query) => this.book.page(query), follow: (listener) => this.book.follow(listener) }
+  /** What `settings` and the acts on it say. */
+  settingsFacts: SettingsFacts = { file: '/x/shallot.toml', sections: [] }
+  async settings(): Promise<SettingsFacts> {
+    return this.settingsFacts
+  }
+  async changeSettings(change: SettingsChange): Promise<SettingsChanged> {
+    if (this.failure) throw this.failure
+    this.asked.push(`changeSettings ${JSON.stringify(change)}`)
+    return { changed: Object.keys(change.set), applied: [], restart: Object.keys(change.set) }
+  }
+  async reload(): Promise<SettingsChanged> {
+    this.asked.push('reload')
+    return { changed: [], applied: [], restart: [] }
   }
   nat(): NatFacts | null {
     return this.natFacts

@@ -406,6 +406,8 @@ export function writeClientConfig(testnet: Pick<Testnet, 'dir'>, dir: string, mo
     'listen = ["127.0.0.1:0"]',
     '[control]',
     'listen = "127.0.0.1:0"',
+    '[dashboard]',
+    'listen = "127.0.0.1:0"',
     ...more,
   )
   writeFileSync(file, `${lines.join('\n')}\n`)

@@ -1,5 +1,5 @@
+import type { Api } from '../../control/index.ts'
 import type { ServingRole } from '../../directory/index.ts'
-import type { CircuitFacts, RelayFacts, StreamFacts } from '../../node/index.ts'
 import { bytesText, countryText, durationText, say, sayJson, shortId, styled, table, visible, wrap } from '../output.ts'
 import { findNode, type NodeChoice } from '../places.ts'
 
@@ -42,7 +42,7 @@ export async function newCircuit(options: ListOptions): Promise<number> {
 }
 
 /** The circuits as a person reads them; with reasons where there are any. */
-export function circuitsText(list: readonly CircuitFacts[]): string {
+export function circuitsText(list: readonly Api.Circuit[]): string {
   const now = Date.now()
   const rows = list.map((circuit) => [
     String(circuit.id),
@@ -57,11 +57,11 @@ export function circuitsText(list: readonly CircuitFacts[]): string {
 }
 
 /** "abcdefgh DE > ijklmnop > qrstuvwx FR": the ends of the ids, and countries where they are known */
-export function pathText(circuit: CircuitFacts): string {
+export function pathText(circuit: Api.Circuit): string {
   return circuit.path.map(({ id, country }) => `${id.slice(-8)}${country === null ? '' : ` ${country}`}`).join(' > ')
 }
 
-function whyText(circuit: CircuitFacts): string {
+function whyText(circuit: Api.Circuit): string {
   const lines = [`\n${styled('bold', `Circuit ${circuit.id}`)}`]
   for (const { position, reasons } of circuit.why ?? []) {
     const hop = circuit.path.find((one) => one.position === position)
@@ -78,7 +78,7 @@ function whyText(circuit: CircuitFacts): string {
   return lines.join('\n')
 }
 
-function relaysText(list: readonly RelayFacts[]): string {
+function relaysText(list: readonly Api.Relay[]): string {
   const now = Date.now()
   const rows = list.map((relay) => [
     shortId(relay.id),
@@ -100,7 +100,7 @@ function shortAddress(multiaddr: string): string {
   return protocol === 'ip6' ? `[${host}]:${port}` : `${host}:${port}`
 }
 
-function streamsText(list: readonly StreamFacts[]): string {
+function streamsText(list: readonly Api.Stream[]): string {
   const now = Date.now()
   const rows = list.map((stream) => [
     String(stream.id),

@@ -1,6 +1,7 @@
 import { join, resolve } from 'node:path'
 import { parseNodeId, ShallotError } from '../../base/index.ts'
-import type { FamilyFacts, NatFacts, ReachFacts, ServiceFacts } from '../../nat/index.ts'
+import type { Api } from '../../control/index.ts'
+import type { ServiceFacts } from '../../nat/index.ts'
 import { complain, durationText, say, sayJson, shortId, styled, visible, wrap } from '../output.ts'
 import { defaultDir, findNode, type NodeChoice } from '../places.ts'
 
@@ -15,10 +16,10 @@ export interface NetcheckResult {
   /** Whether a running node said it; else this command found it out by itself. */
   readonly running: boolean
   /** Null when there is nothing to check; `why` then says why. */
-  readonly nat: NatFacts | null
+  readonly nat: Api.NatFacts | null
   readonly why: string | null
   /** With --peer. */
-  readonly peer: ReachFacts | null
+  readonly peer: Api.ReachFacts | null
 }
 
 const CLIENT_ONLY = 'a client dials out only; nothing to check: it needs no reachability'
@@ -78,7 +79,7 @@ const WIDTH = 80
 const MARGIN = 11
 
 /** How a node is reached, as a person reads it. */
-export function natText(nat: NatFacts, now: number): string {
+export function natText(nat: Api.NatFacts, now: number): string {
   const lines: string[] = []
   const put = (name: string, value: string): void => {
     const [first = '', ...more] = value.split('\n').flatMap((line) => wrap(visible(line), WIDTH - MARGIN))
@@ -118,8 +119,8 @@ export function natText(nat: NatFacts, now: number): string {
 }
 
 /** How a peer was reached, as a person reads it. */
-export function reachText(peer: ReachFacts): string {
-  const words: Readonly<Record<ReachFacts['how'], string>> = {
+export function reachText(peer: Api.ReachFacts): string {
+  const words: Readonly<Record<Api.ReachFacts['how'], string>> = {
     direct: 'directly',
     reversed: 'directly: it connected to this node',
     'punched-tcp': 'directly, through a hole punched by TCP',
@@ -140,7 +141,7 @@ export function reachText(peer: ReachFacts): string {
   ].join('\n')
 }
 
-function stateText({ state }: NatFacts): string {
+function stateText({ state }: Api.NatFacts): string {
   const words = {
     unknown: ['yellow', 'Not known yet'],
     public: ['green', 'Public'],
@@ -152,7 +153,7 @@ function stateText({ state }: NatFacts): string {
   return styled(colour, word)
 }
 
-function familyText(family: FamilyFacts): string {
+function familyText(family: Api.FamilyFacts): string {
   const { local, kind, mapping, filtering, portPreserved, hairpin, bindingLifetimeMs, dialBack } = family
   const where = [
     ...(family.public === null ? [] : [`seen at ${family.public}`]),
@@ -181,7 +182,7 @@ const FILTERING_WORDS = {
   'address-and-port-dependent': 'lets in only whom was sent to',
 } as const
 
-function mappingText({ protocol, external, expiresAt }: NonNullable<NatFacts['mapping']>, now: number): string {
+function mappingText({ protocol, external, expiresAt }: NonNullable<Api.NatFacts['mapping']>, now: number): string {
   const name = { upnp: 'UPnP', 'nat-pmp': 'NAT-PMP', pcp: 'PCP' }[protocol]
   return `${external} by ${name}, for another ${span(expiresAt - now)}`
 }

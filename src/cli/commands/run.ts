@@ -54,13 +54,14 @@ export async function run(options: RunOptions): Promise<number> {
 
 function announce(status: NodeStatus, options: RunOptions, what: 'started' | 'ready'): void {
   if (options.json) {
-    const { id, roles, pid, listening, socks, http, control } = status
-    sayJson({ [what]: true, id, roles, pid, listening, socks, http, control })
+    const { id, roles, pid, listening, socks, http, control, dashboard } = status
+    sayJson({ [what]: true, id, roles, pid, listening, socks, http, control, dashboard })
   } else if (what === 'started') {
     say(`Shallot ${status.version}, node ${status.id} (${status.roles.join(', ')}), network ${status.network.name}.`)
     for (const address of status.listening) say(`Listening on ${address}`)
     if (status.socks !== null) say(`SOCKS5 proxy on ${status.socks}`)
     if (status.http !== null) say(`HTTP proxy on ${status.http}`)
+    if (status.dashboard !== null) say(`Dashboard on http://${status.dashboard}/; \`shallot ui\` opens it`)
   } else {
     say(status.client === null ? 'Ready.' : `Ready to carry traffic: ${status.view.known.total} relays known.`)
   }

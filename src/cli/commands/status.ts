@@ -1,4 +1,4 @@
-import type { NodeStatus, RoleCounts } from '../../node/index.ts'
+import type { Api } from '../../control/index.ts'
 import { bytesText, complain, durationText, facts, say, sayJson, shortId, styled } from '../output.ts'
 import { findNode, type NodeChoice } from '../places.ts'
 
@@ -11,7 +11,7 @@ export async function status(options: NodeChoice & { readonly json?: boolean }):
 }
 
 /** The status as a person reads it. */
-export function statusText(node: NodeStatus): string {
+export function statusText(node: Api.NodeStatus): string {
   const lines: [string, string][] = [
     ['node', node.id],
     ['roles', node.roles.join(', ')],
@@ -72,12 +72,12 @@ export function statusText(node: NodeStatus): string {
   return facts(lines) + warnings.join('')
 }
 
-function countsText(counts: RoleCounts): string {
+function countsText(counts: Api.RoleCounts): string {
   const roles = (['guard', 'middle', 'exit'] as const).map((role) => `${counts[role]} ${role}`)
   return `${counts.total} relays (${roles.join(', ')})`
 }
 
 /** For a command that cannot go on before the node is ready. */
-export function complainNotReady(node: NodeStatus): void {
+export function complainNotReady(node: Api.NodeStatus): void {
   complain(`shallot: the node is still starting: it knows ${node.view.known.total} relays`)
 }

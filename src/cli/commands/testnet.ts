@@ -2,6 +2,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { messageOf, ShallotError, silentLogger } from '../../base/index.ts'
+import { ControlClient, TOKEN_FILE } from '../../control/index.ts'
 import { makeDirectory, Store } from '../../store/index.ts'
 import { giveBackIdleMemory } from '../idle-memory.ts'
 import { complain, say, sayJson, shortId, styled } from '../output.ts'
@@ -17,6 +18,9 @@ import type { RunningTestnetNode } from '../testnet/running-node.ts'
 const MARK_FILE = 'testnet.json'
 /** A mesh that cannot carry traffic by then never will. */
 const READY_LIMIT_MS = 120_000
+/** How long, and how often, the printed link to the dashboard may be used. */
+const LINK_MS = 86_400_000
+const LINK_USES = 100
 /** A guard and a middle besides the exit. */
 const LEAST_OTHERS = 2
 
@@ -130,6 +134,16 @@ async function watch(node: RunningTestnetNode, mesh: Mesh, ending: AbortControll
   ending.abort(new ShallotError('node-died', text, { kind: 'process', retry: 'later' }))
 }
 
+/** What a testnet carries is nobody's secret: its link may be used again and again. Null when there is no dashboard. */
+async function dashboardLink({ control, plan }: RunningTestnetNode): Promise<string | null> {
+  if (control === null) return null
+  const asked = new ControlClient(control, join(plan.dir, TOKEN_FILE)).dashboardLink({ forMs: LINK_MS, uses: LINK_USES })
+  return asked.then(
+    ({ url }) => url,
+    () => null,
+  )
+}
+
 function tooLate(): Promise<never> {
   return new Promise((_, fail) => {
     const message = `the mesh cannot carry traffic after ${READY_LIMIT_MS / 1000} s; the nodes' logs may say why (keep them with --dir)`
@@ -138,7 +152,7 @@ function tooLate(): Promise<never> {
 }
 
 function readyLine(mesh: Mesh, page: DemoPage): unknown {
-  const { socks, http, control } = mesh.client
+  const { socks, http, control, dashboard } = mesh.client
   const nodes = mesh.nodes.map(({ plan, id, pid }) => ({
     id,
     roles: plan.roles,
@@ -148,7 +162,7 @@ function readyLine(mesh: Mesh, page: DemoPage): unknown {
     name: plan.name,
     dir: plan.dir,
   }))
-  return { ready: true, socks, http, control, page: page.url, nodes }
+  return { ready: true, socks, http, control, dashboard, page: page.url, nodes }
 }
 
 /** What a person reads when all runs. */
@@ -172,6 +186,12 @@ async function tell(mesh: Mesh, page: DemoPage, dir: string, options: TestnetOpt
   }
   // Without this, curl would go straight to where no_proxy says, and look just as well.
   const direct = process.env.no_proxy || process.env.NO_PROXY ? ` --noproxy ''` : ''
+  const link = await dashboardLink(client)
+  if (link !== null) {
+    say('See it in a browser; the link is good for as long as the mesh runs, a day at most:')
+    say(styled('cyan', `  ${link}`))
+    say()
+  }
   say('Try it. This page is on this machine; any other address works where there is internet:')
   say(styled('cyan', `  curl${direct} --proxy socks5h://${client.socks} ${page.url}`))
   say(styled('cyan', `  curl${direct} --proxy http://${client.http} ${page.url}`))

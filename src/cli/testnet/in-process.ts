@@ -12,7 +12,7 @@ export const startInProcess: NodeStarter = async (plan) => {
   const ending = new AbortController()
   let stopping = false
   const node = await startServed(config, createLogger(config.log, destination), ending.signal)
-  const { id, socks, http, control } = node.status()
+  const { id, socks, http, control, dashboard } = node.status()
   return {
     plan,
     id,
@@ -20,6 +20,7 @@ export const startInProcess: NodeStarter = async (plan) => {
     socks,
     http,
     control,
+    dashboard,
     ready: () => node.control.ready(),
     circuits: async () => node.control.circuits(true),
     ended: node.control.stopped.then((failure) => (failure !== null ? messageOf(failure) : stopping ? null : 'it stopped by itself')),

@@ -38,6 +38,7 @@ export interface ClientPorts {
   readonly http: string
   readonly dns: string
   readonly control: string
+  readonly dashboard: string
 }
 
 /** One node of a testnet, with its files written. */
@@ -111,6 +112,7 @@ export async function planTestnet(dir: string, size: TestnetSize, ports: ClientP
     node: { roles: ['client'], network: `../${NETWORK_FILE}` },
     ingress: { socks: { listen: [ports.socks] }, http: { listen: [ports.http] }, dns: { listen: [ports.dns] } },
     control: { listen: ports.control },
+    dashboard: { listen: ports.dashboard },
     ...geo,
   }
   planned.push({ ...(await writeNode(dir, 'client', ['client'], config)), address: null, country: null, id: null })

@@ -22,6 +22,7 @@ interface RunLine {
   readonly socks: string | null
   readonly http: string | null
   readonly control: string | null
+  readonly dashboard: string | null
 }
 
 /**
@@ -57,6 +58,7 @@ export const startInOwnProcess: NodeStarter = async (plan) => {
     socks: started.socks,
     http: started.http,
     control: started.control,
+    dashboard: started.dashboard,
     ready: async () => void (await Promise.race([lines.ready, dead])),
     circuits: async () => (started.control === null ? [] : new ControlClient(started.control, join(plan.dir, TOKEN_FILE)).circuits(true)),
     ended: exited.then((how) => (stopping ? null : how)),

@@ -46,6 +46,12 @@ export const sessionRequest = named('SessionRequest', 'A code for a session.', z
 
 export const reachRequest = named('ReachRequest', 'Whom to reach.', z.strictObject({ id: nodeId }))
 
+export const drainRequest = named(
+  'DrainRequest',
+  'How long the node may take to leave.',
+  z.strictObject({ limitMs: z.int().min(0).max(604_800_000).optional().describe('Ten minutes when left out.') }),
+)
+
 export const vpnSessionRequest = named(
   'VpnSessionRequest',
   'A TUN device that waits to be taken.',
@@ -63,5 +69,6 @@ export const bodies = {
   DashboardLinkRequest: dashboardLinkRequest,
   SessionRequest: sessionRequest,
   ReachRequest: reachRequest,
+  DrainRequest: drainRequest,
   VpnSessionRequest: vpnSessionRequest,
 } as const

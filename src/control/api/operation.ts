@@ -56,8 +56,8 @@ const setting = named(
     help: z.string(),
     type: z.string().describe('What it may be, in words.'),
     schema: z.record(z.string(), z.unknown()).describe('The same as a JSON schema.'),
-    default: z.unknown().describe('Absent where there is none.'),
-    value: z.unknown().describe('What is in force.'),
+    default: z.unknown().optional().describe('Absent where there is none.'),
+    value: z.unknown().optional().describe('What is in force. Absent where it is not shown, or there is none.'),
     set: z.boolean().describe('Whether the file says something about it.'),
     live: z.boolean().describe('Whether a change is in force at once. Every other key needs a restart.'),
     secret: z.boolean().describe('Its value is not shown.'),
@@ -69,7 +69,7 @@ export const settings = named(
   'Settings',
   'The configuration of the node, section by section.',
   z.object({
-    file: z.string().nullable().describe('Null where the node was started without one: nothing can be changed then.'),
+    file: z.string(),
     sections: z.array(z.object({ name: z.string(), help: z.string(), keys: z.array(setting) })),
   }),
 )

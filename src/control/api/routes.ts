@@ -135,6 +135,13 @@ export const ROUTES = {
     answer: 'SettingsChanged',
   },
   'POST /v1/reload': { summary: 'Reads shallot.toml again, as SIGHUP does.', answer: 'SettingsChanged' },
+  'POST /v1/drain': {
+    summary:
+      'The node leaves: it takes no new circuits, and stops when the last has ended or at the limit. Asked again, it only changes the limit.',
+    body: 'DrainRequest',
+    answer: 'DrainFacts',
+    status: 202,
+  },
   'POST /v1/shutdown': { summary: 'The node stops after the answer.', answer: 'Stopping', status: 202 },
   'GET /v1/events': {
     summary: 'What happens from now on, as server-sent events. A comment every 15 s is a sign of life. Who reads too slowly is cut off.',
