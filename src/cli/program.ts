@@ -218,9 +218,9 @@ The node needs CAP_NET_ADMIN for it. While it is up nothing goes around, whether
 the node runs or not; \`down\` gives the machine back as it was. See docs/vpn.md.
 Exit codes of status: 0 up, 3 down, 4 blocked or on the way.`,
     )
-  asking(vpn, 'up', 'everything through the mesh from now on').action(async (options) =>
-    done(await (await import('./commands/vpn.ts')).vpnUp(options)),
-  )
+  asking(vpn, 'up', 'everything through the mesh from now on')
+    .option('--cut-ssh', 'even if that ends the SSH session which this is typed in')
+    .action(async (options) => done(await (await import('./commands/vpn.ts')).vpnUp(options)))
   asking(vpn, 'down', 'the machine as it was before; works without the node too').action(async (options) =>
     done(await (await import('./commands/vpn.ts')).vpnDown(options)),
   )

@@ -16,12 +16,14 @@ import { buildCircuit, type CircuitBuilderModules } from './circuit-builder.ts'
 import { CircuitBuildError, type CircuitEnd } from './circuit-facts.ts'
 import { failureOf, hopsBehindNat, isOfNat, type PoolEvent, type PooledCircuit } from './pooled-circuit.ts'
 import { StreamError } from './stream-error.ts'
+import { whyUnserved } from './unserved.ts'
 
 interface Waiting {
   readonly request: CircuitRequest
   readonly resolve: (circuit: PooledCircuit) => void
   readonly reject: (error: Error) => void
   failures: number
+  readonly since: number
 }
 
 export interface CircuitPoolModules extends CircuitBuilderModules {
@@ -104,7 +106,7 @@ export class CircuitPool {
     return [...this.#closedOnes, ...this.#circuits.values()].sort((a, b) => a.id - b.id)
   }
 
-  /** A circuit for the request, ready to use. @throws StreamError 'no-circuit' or 'aborted' */
+  /** A circuit for the request, ready to use. @throws StreamError 'no-circuit', 'aborted', or 'policy' or 'not-exit' where no exit takes it */
   acquire(request: CircuitRequest, signal: AbortSignal): Promise<PooledCircuit> {
     if (signal.aborted || this.#abort.signal.aborted) return Promise.reject(new StreamError('aborted'))
     if (request.port !== null) this.#ports.note(request.port, this.#m.now())
@@ -122,6 +124,7 @@ export class CircuitPool {
       const waiting: Waiting = {
         request,
         failures: 0,
+        since: this.#m.now(),
         resolve: (circuit) => {
           settle()
           resolve(circuit)
@@ -261,12 +264,14 @@ export class CircuitPool {
   }
 
   #plan(): void {
+    const now = this.#m.now()
+    const view = this.#m.paths.current(this.#m.wall())
     for (const waiting of [...this.#waiting]) {
       const picked = this.#pick(waiting.request)
       if (picked) waiting.resolve(picked)
+      const unserved = picked ? null : whyUnserved(view, waiting.request, now - waiting.since)
+      if (unserved) waiting.reject(unserved)
     }
-    const now = this.#m.now()
-    const view = this.#m.paths.current(this.#m.wall())
     for (const entry of [...this.#circuits.values()]) {
       // What is on it goes on; nothing more is begun with a relay that is about to end.
       if (entry.state === 'ready' && entry.choice.path.some((id) => this.#m.view.get(id)?.descriptor.leaving)) this.#retire(entry)

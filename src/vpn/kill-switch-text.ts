@@ -104,6 +104,15 @@ export function killSwitchText(plan: KillSwitchPlan): string {
         'counter name blocked_forwarded drop',
       ],
       '}',
+      '# Nobody opens anything to this machine through the tunnel, whatever the node hands to the device. UDP has no beginning: a server may',
+      '# answer from another port (TFTP, WebRTC), and only ports that sent are answered.',
+      'chain input {',
+      [
+        'type filter hook input priority 10; policy accept;',
+        `iifname "${device}" tcp flags & (fin | syn | rst | ack) == syn drop`,
+        `iifname "${device}" meta l4proto != { tcp, udp } ct state new drop`,
+      ],
+      '}',
       '# What answers around the tunnel came by its way: firewalls that ask for the route back (fib saddr . mark . iif) find it by this mark.',
       'chain prerouting_allowed {',
       [

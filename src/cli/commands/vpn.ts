@@ -4,6 +4,7 @@ import type { ControlClient } from '../../control/index.ts'
 import { type AllowedPeer, repair, type Undone, type VpnFacts, vpnWithoutNode } from '../../vpn/index.ts'
 import { bytesText, complain, durationText, facts, say, sayJson, styled, visible, wrap } from '../output.ts'
 import { defaultDir, findNode, type NodeChoice } from '../places.ts'
+import { isCutOff, sshPeer } from '../ssh-session.ts'
 
 export interface VpnOptions extends NodeChoice {
   readonly json?: boolean
@@ -13,12 +14,33 @@ export interface VpnOptions extends NodeChoice {
 const STATUS_CODES: Readonly<Record<VpnFacts['state'], number>> = { up: 0, down: 3, blocked: 4, starting: 4, stopping: 4 }
 const WIDTH = 80
 
+export interface VpnUpOptions extends VpnOptions {
+  readonly cutSsh?: boolean
+}
+
 /** `shallot vpn up`: 1 when it is set up and nothing can be carried yet. */
-export async function vpnUp(options: VpnOptions): Promise<number> {
-  const vpn = await (await findNode(options)).vpnUp()
+export async function vpnUp(options: VpnUpOptions): Promise<number> {
+  const node = await findNode(options)
+  if (options.cutSsh !== true) await refuseToCutSsh(node)
+  const vpn = await node.vpnUp()
   if (options.json) sayJson(vpn)
   else say(vpnText(vpn, Date.now()))
   return vpn.state === 'up' ? 0 : 1
+}
+
+/** Whoever types this over SSH would be locked out: no answer leaves for their address any more. */
+async function refuseToCutSsh(node: ControlClient): Promise<void> {
+  const peer = sshPeer()
+  if (peer === null) return
+  const vpn = await node.vpn()
+  if (vpn === null || vpn.state !== 'down' || !isCutOff(peer, vpn)) return
+  throw new ShallotError(
+    'vpn-cuts-ssh',
+    `this is an SSH session from ${peer}, and the VPN would end it: what comes in to this machine is answered into the tunnel.\n` +
+      `Let that address around it, in shallot.toml under [ingress.tun]: bypass = ["${peer}/${peer.includes(':') ? 128 : 32}"], and restart the node; ` +
+      'or say --cut-ssh if you have another way in',
+    { kind: 'host', retry: 'never' },
+  )
 }
 
 /** `shallot vpn down`: by the node, or, when none runs, by undoing what it left. */

@@ -100,7 +100,8 @@ function runCommand(): void {
   process.on('disconnect', () => command.kill('SIGHUP'))
   command.on('error', (error: NodeJS.ErrnoException) => {
     const missing = error.code === 'ENOENT'
-    say({ type: 'failed', code: 'command-not-run', message: `${program}: ${missing ? 'there is no such program' : messageOf(error)}` })
+    const code = missing ? 'command-not-found' : 'command-not-run'
+    say({ type: 'failed', code, message: `${program}: ${missing ? 'there is no such program' : messageOf(error)}` })
     process.exit(missing ? 127 : 126)
   })
   command.on('close', (code, signal) => process.exit(code ?? 128 + constants.signals[signal!]))

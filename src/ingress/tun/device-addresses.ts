@@ -112,17 +112,17 @@ export function isHonestSource(bytes: Uint8Array, at: number, length: number): b
   return first !== 0 && first !== 0xff && !(first === 0xfe && (bytes[at + 1]! & 0xc0) === 0x80)
 }
 
-/** No host is there: "this network", loopback, reserved (RFC 6890). */
+/** No host is there: "this network", loopback, reserved, and link-local, since the device is a link to nobody (RFC 6890). */
 export function isNowhere(bytes: Uint8Array, at: number, length: number): boolean {
   const first = bytes[at]!
-  return length === 4 ? first === 0 || first === 127 || first >= 240 : first === 0
+  if (length === 16) return first === 0 || (first === 0xfe && (bytes[at + 1]! & 0xc0) === 0x80)
+  return first === 0 || first === 127 || first >= 240 || (first === 169 && bytes[at + 1] === 254)
 }
 
-/** To many, or to the link only: multicast, broadcast, link-local. Of no use beyond the device. */
-export function isLocalDestination(bytes: Uint8Array, at: number, length: number): boolean {
+/** To many: multicast, broadcast. Of no use beyond the device, and never answered (RFC 1122 §3.2.2). */
+export function isToMany(bytes: Uint8Array, at: number, length: number): boolean {
   const first = bytes[at]!
-  if (length === 16) return first === 0xff || (first === 0xfe && (bytes[at + 1]! & 0xc0) === 0x80)
+  if (length === 16) return first === 0xff
   if (first >= 224 && first < 240) return true
-  if (first === 169) return bytes[at + 1] === 254
   return first === 255 && bytes[at + 1] === 255 && bytes[at + 2] === 255 && bytes[at + 3] === 255
 }

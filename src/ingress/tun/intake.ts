@@ -1,6 +1,6 @@
 import { type IcmpErrorKind, IcmpHeader, IpHeader, PacketBatch, Protocol } from '../../packet/index.ts'
 import type { TunConfig } from './config.ts'
-import { type DeviceAddresses, isHonestSource, isLocalDestination, isNowhere } from './device-addresses.ts'
+import { type DeviceAddresses, isHonestSource, isNowhere, isToMany } from './device-addresses.ts'
 import type { PacketLeases } from './packet-leases.ts'
 import type { Refusals } from './refusals.ts'
 import { readQuote } from './rewrite.ts'
@@ -87,7 +87,7 @@ export class Intake {
       counts.martian++
       return 'drop'
     }
-    if (isLocalDestination(bytes, destinationAt, addressBytes) || (addressBytes === 4 && addresses.isBroadcast(bytes, destinationAt))) {
+    if (isToMany(bytes, destinationAt, addressBytes) || (addressBytes === 4 && addresses.isBroadcast(bytes, destinationAt))) {
       counts.local++
       return 'drop'
     }

@@ -66,6 +66,23 @@ describe('with a running node', () => {
     expect(await cli('up')).toMatchObject({ code: 1, log: 'shallot: the VPN needs CAP_NET_ADMIN\n' })
   })
 
+  test('over SSH it is not brought up where that ends the session, but for who insists', async () => {
+    const state = node.vpnFacts
+    node.vpnFacts = { ...fakeVpn, state: 'down', bypass: ['192.0.2.0/24'] }
+    const from = (address: string, ...args: string[]) =>
+      shallot(['vpn', 'up', ...args], {
+        env: { XDG_RUNTIME_DIR: folder.path, SHALLOT_DIR: undefined, SSH_CONNECTION: `${address} 50000 10.0.0.1 22` },
+      })
+    const refused = await from('198.51.100.7')
+    expect(refused.code).toBe(1)
+    expect(refused.log).toContain('bypass = ["198.51.100.7/32"]')
+    expect(node.asked).toEqual([])
+    expect((await from('192.0.2.7')).code).toBe(0)
+    node.vpnFacts = { ...fakeVpn, state: 'down' }
+    expect((await from('198.51.100.7', '--cut-ssh')).code).toBe(0)
+    node.vpnFacts = state
+  })
+
   test('a node that is no client has none', async () => {
     expect(await cli('status')).toMatchObject({ code: 2, log: expect.stringMatching(/not the role "client"/) })
   })

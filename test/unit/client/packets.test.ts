@@ -22,8 +22,8 @@ afterEach(() => {
 })
 
 /** Seven relays; the last two are exits, of which those of `servesPackets` say that they serve packets. */
-function world(exit: ExitService, servesPackets: (index: number) => boolean = () => true): World {
-  const mesh = new MemoryMesh({ relays: 7, exits: 2, exit, servesPackets, now: slowTime })
+function world(exit: ExitService, servesPackets: (index: number) => boolean = () => true, patient = false): World {
+  const mesh = new MemoryMesh({ relays: 7, exits: 2, exit, servesPackets, now: patient ? () => performance.now() : slowTime })
   const view = mesh.view()
   const config = pathConfig.parse({ cleanCircuits: 1 })
   const pool = new CircuitPool({
@@ -37,13 +37,13 @@ function world(exit: ExitService, servesPackets: (index: number) => boolean = ()
     guards: new GuardSample(config),
     memory: new BatchPool(true),
     dialer: mesh.dialer(mesh.clientId, mesh.clientMeter),
-    now: slowTime,
+    now: patient ? () => performance.now() : slowTime,
     wall: () => Date.now(),
     logger: silentLogger,
     guardsChanged: () => {},
     event: () => {},
   })
-  const client = new Client({ config: clientConfig.parse({ circuitWaitMs: 1_000 }), pool, logger: silentLogger })
+  const client = new Client({ config: clientConfig.parse({ circuitWaitMs: patient ? 60_000 : 1_000 }), pool, logger: silentLogger })
   cleanups.push(() => {
     client.stop()
     pool.stop()
@@ -174,6 +174,16 @@ describe('a packet lease', () => {
     setTimeout(() => giveUp.abort(), 100)
     await expect(asked).rejects.toMatchObject({ code: 'aborted' })
   })
+
+  test('where no exit serves packets that is said soon, not when patience ends', async () => {
+    const { client } = world(new PacketExit(), () => false, true)
+    await expect(client.openPackets({ isolation: 'a' })).rejects.toMatchObject({ code: 'not-exit' })
+  }, 20_000)
+
+  test('where every exit refused, nobody waits for another', async () => {
+    const { client } = world(new PacketExit({ refuses: new ExitRefusal('policy', 'closed') }), () => true, true)
+    await expect(client.openPackets({ isolation: 'a' })).rejects.toMatchObject({ code: 'policy' })
+  }, 20_000)
 
   test('given up while it is opened is given back', async () => {
     const exit = new PacketExit()

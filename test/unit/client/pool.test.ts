@@ -176,6 +176,11 @@ describe('the circuit pool', () => {
     expect(failure.message).toContain('no middle')
   })
 
+  test('what no exit lets through is refused soon, and by its name', async () => {
+    const { client } = world({ circuitWaitMs: 60_000 })
+    await expect(client.connect({ host: '2001:db8::1', port: 25 }, { isolation: 'a' })).rejects.toMatchObject({ reason: 'policy' })
+  }, 20_000)
+
   test('an exit that refuses by its policy is left for another', async () => {
     const { client, pool } = world({ relays: 9, exits: 3 })
     const asked: string[] = []

@@ -121,7 +121,18 @@ describe('the state file', () => {
   )
 
   test('without one the VPN is down', async () => {
-    expect(await vpnWithoutNode(join(folder, 'none'), 5)).toMatchObject({ state: 'down', problems: [] })
+    const none = { code: 1, stdout: '', stderr: 'Error: No such file or directory' }
+    expect(await vpnWithoutNode(join(folder, 'none'), 5, async () => none)).toMatchObject({ state: 'down', problems: [] })
+    const notPermitted = { code: 1, stdout: '', stderr: 'Operation not permitted (you must be root)' }
+    expect((await vpnWithoutNode(join(folder, 'none'), 5, async () => notPermitted)).state).toBe('down')
+  })
+
+  test("another node's block is no VPN that is down", async () => {
+    const stands = { code: 0, stdout: 'table inet shallot_vpn {\n\tcomment "shallot 0123456789abcdef"\n}', stderr: '' }
+    expect(await vpnWithoutNode(join(folder, 'none'), 5, async () => stands)).toMatchObject({
+      state: 'blocked',
+      problems: [expect.stringMatching(/another Shallot node/)],
+    })
   })
 })
 

@@ -1,12 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { formatIp, parseIp, parseNetwork } from '../../../../src/base/index.ts'
-import {
-  DeviceAddresses,
-  deviceNetwork,
-  isHonestSource,
-  isLocalDestination,
-  isNowhere,
-} from '../../../../src/ingress/tun/device-addresses.ts'
+import { DeviceAddresses, deviceNetwork, isHonestSource, isNowhere, isToMany } from '../../../../src/ingress/tun/device-addresses.ts'
 
 const of = (...texts: string[]): DeviceAddresses => new DeviceAddresses(texts.map(deviceNetwork))
 const ask = (how: (bytes: Uint8Array, at: number, length: number) => boolean, text: string): boolean => {
@@ -95,17 +89,17 @@ describe('addresses of a device', () => {
     ['224.0.0.251', true, false],
     ['239.255.255.250', true, false],
     ['255.255.255.255', true, true],
-    ['169.254.1.1', true, false],
+    ['169.254.1.1', false, true],
     ['127.0.0.1', false, true],
     ['0.0.0.0', false, true],
     ['240.0.0.1', false, true],
     ['ff02::2', true, false],
-    ['fe80::1', true, false],
+    ['fe80::1', false, true],
     ['::1', false, true],
     ['8.8.8.8', false, false],
     ['2a0b::1', false, false],
-  ])('%s is for the link only: %s; for no host: %s', (text, local, nowhere) => {
-    expect(ask(isLocalDestination, text)).toBe(local)
+  ])('%s is for many: %s; for no host: %s', (text, toMany, nowhere) => {
+    expect(ask(isToMany, text)).toBe(toMany)
     expect(ask(isNowhere, text)).toBe(nowhere)
   })
 })

@@ -305,9 +305,7 @@ describe('packets that go no further', () => {
     ['multicast', device.own4, '224.0.0.251', 'local'],
     ['broadcast', device.own4, '255.255.255.255', 'local'],
     ["the device's broadcast", device.own4, '10.83.104.3', 'local'],
-    ['IPv4 link-local', device.own4, '169.254.1.1', 'local'],
     ['IPv6 multicast', device.own6, 'ff02::2', 'local'],
-    ['IPv6 link-local', device.own6, 'fe80::1', 'local'],
     ['from loopback', '127.0.0.1', '11.0.0.1', 'martian'],
     ['from nobody', '0.0.0.0', '11.0.0.1', 'martian'],
     ['from multicast', '224.0.0.1', '11.0.0.1', 'martian'],
@@ -326,9 +324,11 @@ describe('packets that go no further', () => {
   test.each([
     [device.own4, '192.168.1.1'],
     [device.own4, '100.64.0.1'],
+    [device.own4, '169.254.169.254'],
     [device.own4, '240.0.0.1'],
     [device.own4, device.own4],
     [device.own6, 'fd00::1'],
+    [device.own6, 'fe80::1'],
   ] as const)('from %s to %s: answered, and no exit is asked', async (from, to) => {
     const { machine, client, ingress, exit } = world()
     machine.send(udpPacket({ from, to, fromPort: 1, toPort: 2 }), tcpPacket({ from, to, fromPort: 1, toPort: 2 }), echoPacket({ from, to }))
