@@ -2,6 +2,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import packageJson from '../../package.json' with { type: 'json' }
 import { messageOf, ShallotError } from '../base/index.ts'
 import type { Role, ServingRole } from '../directory/index.ts'
+import { networkCommands } from './network-commands.ts'
 import { complain } from './output.ts'
 
 /** The roles a node can have, spelled here so that `shallot --help` loads nothing else. A test holds them to the configuration's. */
@@ -68,6 +69,7 @@ function buildProgram(done: Done): Command {
   nodeCommands(program, done)
   askingCommands(program, done)
   vpnCommands(program, done)
+  networkCommands(program, done)
   // Settings such as exitOverride and the help's width are inherited only by commands made with .command(), as these are.
   return program
 }
@@ -110,6 +112,7 @@ so that path.exit_countries and path.exclude_countries can be tried.`,
     .description('write the configuration and keys of a new node')
     .addOption(new Option('--role <role>', 'what the node does; give it again for more roles (default: client)').argParser(collectRoles))
     .option('--network <file>', "the network's network.toml, which is copied")
+    .option('--publisher <key>', 'who must have signed it (default: whoever did, if anybody)')
     .option('--bootstrap <addresses...>', 'instead of a file: /ip4/ADDRESS/tcp/PORT/p2p/ID of bootstrap nodes')
     .option('--listen <addresses...>', 'where a serving node listens: /ip4/ADDRESS/tcp/PORT')
     .option('--advertise <addresses...>', 'what the others are told, where that differs')

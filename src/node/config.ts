@@ -3,8 +3,8 @@ import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { ShallotError } from '../base/index.ts'
 import { clientConfig } from '../client/index.ts'
-import type { NetworkRules } from '../directory/index.ts'
-import { discoveryConfig } from '../discovery/index.ts'
+import type { NetworkRules, NetworkSignature } from '../directory/index.ts'
+import { type BootstrapSource, discoveryConfig } from '../discovery/index.ts'
 import { exitConfig } from '../egress/index.ts'
 import { type GeoConfig, geoConfig } from '../geo/index.ts'
 import { ingressConfig, tunKeys } from '../ingress/index.ts'
@@ -14,10 +14,12 @@ import { pathConfig } from '../path/index.ts'
 import { relayingConfig } from '../relaying/index.ts'
 import { isErrno } from '../store/index.ts'
 import { vpnKeys } from '../vpn/index.ts'
+import { parseBootstrapFile } from './bootstrap-file.ts'
 import { crossCheck } from './config-rules.ts'
 import { loadNetwork } from './network-file.ts'
-import { controlSection, dashboardSection, logSection, nodeSection } from './sections.ts'
-import { ConfigError, freeze, loadToml } from './toml-load.ts'
+import { verifyNetwork } from './network-publisher.ts'
+import { controlSection, dashboardSection, logSection, MAX_BOOTSTRAP, nodeSection } from './sections.ts'
+import { ConfigError, freeze, type LoadedToml, loadToml } from './toml-load.ts'
 
 /** The file's name in a node's directory. */
 export const CONFIG_FILE = 'shallot.toml'
@@ -58,11 +60,17 @@ export interface NodeConfig extends ConfigSections {
   readonly dir: string
   /** What `network.toml` says. */
   readonly network: NetworkRules
+  /** The file that says it, absolute. */
+  readonly networkFile: string
+  /** Who signed that file; null when nobody did. */
+  readonly signature: NetworkSignature | null
+  /** Where the way into the network is asked for, in this order. */
+  readonly bootstrap: readonly BootstrapSource[]
 }
 
 /**
  * Reads a configuration and the network file it names.
- * @throws ConfigError with everything that is wrong; ShallotError 'config-unreadable'
+ * @throws ConfigError with everything that is wrong; ShallotError 'config-unreadable', and those of `verifyNetwork`
  */
 export async function loadConfig(path: string): Promise<NodeConfig> {
   return parseConfig(await readConfig(path), path, readNetwork)
@@ -86,9 +94,12 @@ export async function parseConfig(text: string, path: string, read: (file: strin
   if (problems.length > 0) throw new ConfigError(path, problems)
   const base = dirname(resolve(path))
   const networkFile = resolve(base, node.network)
-  const network = loadNetwork(await read(networkFile), networkFile)
-  if (network.bootstrap.length === 0 && !node.roles.includes('bootstrap')) {
-    const message = `${networkFile} names no bootstrap address, so this node could find nobody; add one to its list \`bootstrap\`, or the role "bootstrap" to node.roles`
+  const networkText = await read(networkFile)
+  const network = loadNetwork(networkText, networkFile)
+  const signature = await verifyNetwork(networkText, networkFile, node.networkPublisher)
+  const bootstrap = await bootstrapOf(loaded, network, base, read)
+  if (bootstrap.every(({ addresses }) => addresses.length === 0) && !node.roles.includes('bootstrap')) {
+    const message = `${networkFile} names no bootstrap address, so this node could find nobody; add one to its list \`bootstrap\` or to node.bootstrap, or the role "bootstrap" to node.roles`
     throw new ConfigError(path, [loaded.problem(['node', 'network'], message)])
   }
   return freeze({
@@ -97,7 +108,29 @@ export async function parseConfig(text: string, path: string, read: (file: strin
     file: resolve(path),
     dir: resolve(base, node.dataDir),
     network,
+    networkFile,
+    signature,
+    bootstrap,
   })
+}
+
+async function bootstrapOf(
+  loaded: LoadedToml<ConfigSections>,
+  network: NetworkRules,
+  base: string,
+  read: (file: string) => Promise<string>,
+): Promise<BootstrapSource[]> {
+  const { bootstrap, bootstrapFiles, network: name } = loaded.value.node
+  const sources: BootstrapSource[] = [
+    { name, addresses: network.bootstrap },
+    { name: 'node.bootstrap', addresses: bootstrap },
+  ]
+  for (const [i, file] of bootstrapFiles.entries()) {
+    const source = parseBootstrapFile(await read(resolve(base, file)), file, MAX_BOOTSTRAP)
+    if (typeof source === 'string') throw new ConfigError(resolve(base, file), [loaded.problem(['node', 'bootstrapFiles', i], source)])
+    sources.push(source)
+  }
+  return sources.filter(({ addresses }) => addresses.length > 0)
 }
 
 function withAbsoluteFile({ countriesFile }: GeoConfig, base: string): GeoConfig {

@@ -44,7 +44,7 @@ export async function appear(
   })
   try {
     const discovery = new Discovery(
-      { rules: config.network, config: config.discovery, ...(await options(host)) },
+      { rules: config.network, config: config.discovery, bootstrap: config.bootstrap, ...(await options(host)) },
       {
         host: host.libp2p,
         dht: host.libp2p.services.dht ?? null,
@@ -54,6 +54,7 @@ export async function appear(
         store: ground.store,
         logger: ground.logger.child('discovery'),
         now: clocks.wall,
+        noWayIn: (why) => sayWhetherThereIsAWay(ground, why),
       },
     )
     received = (bytes) => discovery.received(bytes)
@@ -62,6 +63,16 @@ export async function appear(
     await host.stop()
     throw error
   }
+}
+
+function sayWhetherThereIsAWay({ warnings }: Ground, why: string | null): void {
+  if (why === null) {
+    warnings.over('no-way-in')
+    return
+  }
+  const advice =
+    "it goes on trying; see that this machine is online, that its clock is right (shallot doctor), and ask the network's publisher for a newer network file"
+  warnings.raise('no-way-in', `no way into the network: ${why}; ${advice}`)
 }
 
 /** The presence of a pure client: somebody new at every start and at every change of network (design: a client has no lasting identity). */

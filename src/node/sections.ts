@@ -1,4 +1,6 @@
 import { z } from 'zod'
+import { isPublisherKey } from '../directory/index.ts'
+import { bootstrapProblem } from './bootstrap-file.ts'
 import { parseIpPort, parseNodeAddress } from './multiaddr.ts'
 
 /** The sections of the configuration that are the node's own; every other section stands beside its subsystem. */
@@ -7,11 +9,17 @@ import { parseIpPort, parseNodeAddress } from './multiaddr.ts'
 export const ROLES = ['client', 'guard', 'middle', 'exit', 'relay', 'bootstrap'] as const
 /** Addresses a node listens on or announces. */
 const MAX_ADDRESSES = 8
+/** Further bootstrap nodes of one list, and lists. */
+export const MAX_BOOTSTRAP = 64
+const MAX_BOOTSTRAP_FILES = 8
 /** Members of a family that one node names. */
 const MAX_FAMILY = 64
 
 const publicAddress = z.string().refine((text) => parseNodeAddress(text)?.id === null && parseNodeAddress(text)?.port !== 0, {
   error: 'not an address others can connect to: /ip4/A.B.C.D/tcp/PORT or /ip6/X::Y/tcp/PORT',
+})
+const bootstrapText = z.string().refine((text) => bootstrapProblem(text) === null, {
+  error: 'not the address of a bootstrap node: /ip4/A.B.C.D/tcp/PORT/p2p/12D3KooW…',
 })
 const nodeIdText = z.string().refine((text) => parseNodeAddress(`/ip4/0.0.0.0/tcp/1/p2p/${text}`) !== null, {
   error: 'not a node id: it looks like 12D3KooW… (52 characters)',
@@ -28,6 +36,27 @@ export const nodeSection = z
         'What this node does, freely combined. client: carries your own traffic. guard, middle, exit: positions in the circuits of others. relay: lets nodes behind NAT be reached. bootstrap: the first address of newcomers.',
       ),
     network: z.string().min(1).default('network.toml').describe('The file with what the whole network shares, relative to this one.'),
+    networkPublisher: z
+      .string()
+      .refine((text) => text === '' || isPublisherKey(text), { error: 'not the key of a publisher: 64 digits 0-9 and a-f' })
+      .default('')
+      .describe(
+        "The publisher's key that must have signed the network file: a file that is not signed by it is refused at every start. Empty: any file.",
+      ),
+    bootstrap: z
+      .array(bootstrapText)
+      .max(MAX_BOOTSTRAP)
+      .default([])
+      .describe(
+        'Further nodes that may show the way into the network, /ip4/A.B.C.D/tcp/PORT/p2p/ID: asked when none of the network file answers.',
+      ),
+    bootstrapFiles: z
+      .array(z.string().min(1))
+      .max(MAX_BOOTSTRAP_FILES)
+      .default([])
+      .describe(
+        'Files of such addresses, one a line, relative to this file; # begins a comment. Asked after those of `bootstrap`, in turn.',
+      ),
     dataDir: z.string().min(1).default('.').describe('Where keys and state are kept, relative to this file. One node at a time uses it.'),
     advertise: z
       .array(publicAddress)

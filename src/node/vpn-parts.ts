@@ -173,7 +173,7 @@ export class NodeVpn {
       return relay === undefined ? [] : [relay.descriptor]
     }
     return allowedPeers({
-      bootstrap: config.network.bootstrap,
+      bootstrap: config.bootstrap.flatMap(({ addresses }) => addresses),
       guards: (this.#parts?.guards.toState().guards ?? []).flatMap(({ id }) => known(id)),
       relays: this.#serves ? view.relays().map(({ descriptor }) => descriptor) : null,
       stun: this.#serves && config.nat.enabled ? config.nat.stun.servers.flatMap(stunServer) : [],

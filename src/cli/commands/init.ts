@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { networkInterfaces } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { messageOf, parseIp, ShallotError } from '../../base/index.ts'
-import { addressScope, type NetworkRulesInput, type Role } from '../../directory/index.ts'
+import { addressScope, type NetworkRulesInput, type NetworkSignature, type Role } from '../../directory/index.ts'
 import {
   briefToml,
   CONFIG_FILE,
@@ -19,15 +19,18 @@ import {
   parseConfig,
   parseNodeAddress,
   roleProfiles,
+  verifyNetwork,
 } from '../../node/index.ts'
 import { createFile, makeDirectory } from '../../store/index.ts'
 import { say, sayJson } from '../output.ts'
 import { defaultDir } from '../places.ts'
 import { systemSuite } from '../system-suite.ts'
+import { publisherOf, signatureText } from './network.ts'
 
 export interface InitOptions {
   readonly role?: readonly Role[]
   readonly network?: string
+  readonly publisher?: string
   readonly bootstrap?: readonly string[]
   readonly listen?: readonly string[]
   readonly advertise?: readonly string[] | undefined
@@ -44,7 +47,9 @@ export async function init(options: InitOptions): Promise<number> {
   const identity = listens ? createIdentity(systemSuite()) : null
   const own = identity === null ? [] : ownAddresses({ ...options, advertise }, identity)
   const network = await networkText(options, roles, own)
-  const config = configText({ ...options, advertise }, roles)
+  const signature = await verifyNetwork(network, options.network ?? NETWORK_FILE, publisherOf(options.publisher))
+  // Whoever signed the first file is held to from now on.
+  const config = configText({ ...options, advertise, ...(signature && { publisher: signature.publisher }) }, roles)
   await parseConfig(config, join(dir, CONFIG_FILE), async () => network)
 
   await makeDirectory(dir)
@@ -59,11 +64,12 @@ export async function init(options: InitOptions): Promise<number> {
     files.push(file)
   }
   if (options.json) {
-    sayJson({ dir, roles, id: identity?.id ?? null, addresses: own, files })
+    sayJson({ dir, roles, id: identity?.id ?? null, addresses: own, publisher: signature?.publisher ?? null, files })
     return 0
   }
   say(`A new node, ${roles.join(', ')}:`)
   for (const file of files) say(`  ${file}`)
+  if (options.network !== undefined) sayWhoseNetwork(options, signature)
   if (identity !== null) say(`Its id is ${identity.id}. Whoever has ${files.at(-1)} is this node: keep a copy, show it to nobody.`)
   if (options.advertise === undefined && advertise !== undefined)
     say(`Others are told ${advertise.join(', ')}: if that is not where they reach it, change node.advertise.`)
@@ -72,9 +78,20 @@ export async function init(options: InitOptions): Promise<number> {
   return 0
 }
 
+function sayWhoseNetwork(options: InitOptions, signature: NetworkSignature | null): void {
+  if (signature === null) {
+    say(`The network file is not signed: that it is the one you wanted, only where you have it from can tell.`)
+    return
+  }
+  say(`The network file is ${signatureText(signature)}: later ones must be too (node.network_publisher).`)
+  if (options.publisher === undefined) say('Compare that key with what its publisher tells elsewhere.')
+}
+
 async function networkText(options: InitOptions, roles: readonly Role[], own: readonly string[]): Promise<string> {
   if (options.network !== undefined && options.bootstrap !== undefined)
     throw usage('give --network or --bootstrap, not both: a network file names its bootstrap nodes itself')
+  if (options.publisher !== undefined && options.network === undefined)
+    throw usage('--publisher needs --network: a file of this machine is signed by nobody yet')
   if (options.network !== undefined) {
     return readFile(options.network, 'utf8').catch((error) => {
       throw new ShallotError('config-unreadable', `the network file, ${options.network}, cannot be read: ${messageOf(error)}`, {
@@ -94,7 +111,7 @@ async function networkText(options: InitOptions, roles: readonly Role[], own: re
 
 function configText(options: InitOptions, roles: readonly Role[]): string {
   const overrides: Record<string, Record<string, unknown>> = structuredClone(defaultsOf(roles)) as Record<string, Record<string, unknown>>
-  overrides.node = { ...overrides.node, roles }
+  overrides.node = { ...overrides.node, roles, ...(options.publisher !== undefined && { networkPublisher: options.publisher }) }
   if (options.advertise !== undefined) overrides.node.advertise = options.advertise
   if (options.listen !== undefined) overrides.link = { ...overrides.link, listen: options.listen }
   const heading =
