@@ -176,6 +176,8 @@ describe.skipIf(reason !== null)(`a machine whose VPN is up${reason === null ? '
     // What is not on its way through the VPN would rightly leave by the uplink afterwards.
     await noise.stop('SIGTERM')
     expect(noise.log).toMatch(/taken \d{3,}/)
+    // The kernel says twice, a second apart, which groups its programs have left (RFC 3810 §9.11): to be held back while the VPN stands.
+    await delay(4000)
     const down = await vpn.down()
     expect(down.code, down.log).toBe(0)
     // From then on the node may ask any relay for the view again.
