@@ -2,6 +2,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import packageJson from '../../package.json' with { type: 'json' }
 import { messageOf, ShallotError } from '../base/index.ts'
 import type { Role, ServingRole } from '../directory/index.ts'
+import { keepingCommands } from './keeping-commands.ts'
 import { networkCommands } from './network-commands.ts'
 import { complain } from './output.ts'
 
@@ -70,6 +71,7 @@ function buildProgram(done: Done): Command {
   askingCommands(program, done)
   vpnCommands(program, done)
   networkCommands(program, done)
+  keepingCommands(program, done)
   // Settings such as exitOverride and the help's width are inherited only by commands made with .command(), as these are.
   return program
 }

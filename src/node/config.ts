@@ -18,7 +18,7 @@ import { parseBootstrapFile } from './bootstrap-file.ts'
 import { crossCheck } from './config-rules.ts'
 import { loadNetwork } from './network-file.ts'
 import { verifyNetwork } from './network-publisher.ts'
-import { controlSection, dashboardSection, logSection, MAX_BOOTSTRAP, nodeSection } from './sections.ts'
+import { controlSection, dashboardSection, logSection, MAX_BOOTSTRAP, metricsSection, nodeSection } from './sections.ts'
 import { ConfigError, freeze, type LoadedToml, loadToml } from './toml-load.ts'
 
 /** The file's name in a node's directory. */
@@ -46,6 +46,7 @@ export const configSchema = z.strictObject({
   relaying: relayingConfig.prefault({}).describe('Limits of what a relay does for the circuits of others.'),
   exit: exitConfig.prefault({}).describe('What an exit lets through, and its limits.'),
   control: controlSection.prefault({}).describe('How commands and programs on this machine talk to the node.'),
+  metrics: metricsSection.prefault({}).describe('Numbers of this node for those who watch over it.'),
   dashboard: dashboardSection.prefault({}).describe('The page that shows the node in a browser on this machine.'),
   log: logSection.prefault({}).describe('What the node says of itself.'),
 })

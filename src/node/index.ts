@@ -1,3 +1,4 @@
+export { BACKUP_BYTES_MAX, BACKUP_FILES, type Backup, decodeBackup, encodeBackup } from './backup-file.ts'
 export { CONFIG_FILE, type ConfigSections, configSchema, loadConfig, type NodeConfig, parseConfig } from './config.ts'
 export { exampleConfig, exampleOverrides } from './config-examples.ts'
 export { configReference } from './config-reference.ts'

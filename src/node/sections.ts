@@ -114,6 +114,21 @@ export const dashboardSection = z
   })
   .describe('The page that shows the node in a browser on this machine.')
 
+/** Listeners of metrics. */
+const MAX_METRICS_LISTENERS = 4
+
+export const metricsSection = z
+  .strictObject({
+    listen: z
+      .array(z.string().refine((text) => parseIpPort(text) !== null, { error: 'not ADDRESS:PORT, such as 127.0.0.1:9297' }))
+      .max(MAX_METRICS_LISTENERS)
+      .default([])
+      .describe(
+        'ADDRESS:PORT where http://ADDRESS:PORT/metrics is served for Prometheus; empty: nowhere. What is about your own traffic is told to the loopback only; the rest is coarse enough for everybody.',
+      ),
+  })
+  .describe('Numbers of this node for those who watch over it.')
+
 const levels = ['error', 'warn', 'info', 'debug', 'trace'] as const
 
 export const logSection = z
@@ -136,4 +151,5 @@ export const logSection = z
 export type NodeSection = z.output<typeof nodeSection>
 export type ControlSection = z.output<typeof controlSection>
 export type DashboardSection = z.output<typeof dashboardSection>
+export type MetricsSection = z.output<typeof metricsSection>
 export type LogSection = z.output<typeof logSection>

@@ -30,6 +30,14 @@ export const relayingConfig = z.strictObject({
   stallTimeoutMs: z.int().min(100).default(60_000).describe('A circuit whose queued data has not moved for so long is closed.'),
   pressedStallTimeoutMs: z.int().min(100).default(10_000).describe('The same while more than half of queue_budget_bytes is in use.'),
   extendTimeoutMs: z.int().min(100).default(10_000).describe('Time to open the channel to the next relay of a circuit.'),
+  drainOnStopMs: z
+    .int()
+    .min(0)
+    .max(3_600_000)
+    .default(20_000)
+    .describe(
+      'How long a node that is told to stop (SIGTERM) waits for the circuits it serves, taking no new ones; a second signal ends that. 0: it stops at once. The service manager must wait longer (TimeoutStopSec). `shallot drain` waits longer.',
+    ),
 })
 
 export type RelayingConfig = z.output<typeof relayingConfig>

@@ -25,6 +25,7 @@ const ranks: Readonly<Record<string, number>> = {
   egress: 8,
   node: 9,
   control: 10,
+  metrics: 10,
   cli: 11,
   dashboard: 12,
 }

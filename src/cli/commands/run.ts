@@ -1,10 +1,12 @@
 import { join, resolve } from 'node:path'
-import { messageOf, ShallotError } from '../../base/index.ts'
-import { CONFIG_FILE, createLogger, loadConfig, type NodeStatus } from '../../node/index.ts'
+import { type Logger, messageOf, ShallotError } from '../../base/index.ts'
+import { CONFIG_FILE, createLogger, loadConfig, type NodeConfig, type NodeStatus, roleProfiles } from '../../node/index.ts'
 import { giveBackIdleMemory } from '../idle-memory.ts'
-import { say, sayJson } from '../output.ts'
+import { complain, say, sayJson } from '../output.ts'
 import { defaultDir } from '../places.ts'
-import { startServed, watchForEnd } from '../serve.ts'
+import { Pulse } from '../pulse.ts'
+import { type ServedNode, STOP_LIMIT_MS, startServed, watchForEnd } from '../serve.ts'
+import { ServiceManager } from '../service-manager.ts'
 
 export interface RunOptions {
   readonly config?: string
@@ -35,8 +37,23 @@ export async function run(options: RunOptions): Promise<number> {
   })
   const logger = createLogger(config.log)
   const ending = new AbortController()
-  watchForEnd(options, () => ending.abort())
-  const node = await startServed(config, logger, ending.signal)
+  let node: ServedNode | null = null
+  const manager = await ServiceManager.find({ env: process.env, pid: process.pid, logger: logger.child('service') })
+  watchForEnd(options, {
+    end: () => {
+      manager.stopping()
+      ending.abort()
+    },
+    drain: () => drainFor(config, node, manager),
+    reload: () => void reload(node, manager, logger),
+  })
+  node = await startServed(config, logger, ending.signal)
+  const { control } = node
+  const pulse = new Pulse(config.dir, () => void control.status())
+  manager.started(
+    () => pulse.isWell(),
+    () => control.status(),
+  )
   announce(node.status(), options, 'started')
   node.control.ready(ending.signal).then(
     () => {
@@ -46,10 +63,38 @@ export async function run(options: RunOptions): Promise<number> {
     () => {}, // It ended before it was ready.
   )
   const failure = await node.control.stopped
+  manager.close()
   await node.close()
   if (failure !== null)
     throw new ShallotError('node-died', `the node ended: ${messageOf(failure)}`, { kind: 'process', retry: 'later', cause: failure })
   return 0
+}
+
+/** A node that serves others lets them finish: how long that may take, or 0. */
+function drainFor(config: NodeConfig, node: ServedNode | null, manager: ServiceManager): number {
+  const limitMs = config.relaying.drainOnStopMs
+  if (node === null || limitMs === 0 || config.node.roles.every((role) => !roleProfiles[role].serves)) return 0
+  const { circuitsLeft } = node.control.drain({ limitMs })
+  manager.stopping(limitMs + STOP_LIMIT_MS)
+  complain(`shallot: leaving: ${circuitsLeft} circuits left, ${Math.ceil(limitMs / 1000)} s at most; once more to stop at once`)
+  return limitMs
+}
+
+/** Reads the configuration again; what is wrong with it changes nothing. */
+async function reload(node: ServedNode | null, manager: ServiceManager, logger: Logger): Promise<void> {
+  if (node === null) return
+  manager.reloading()
+  try {
+    const { applied, restart } = await node.control.reload()
+    logger.info('the configuration was read again', { applied: applied.join(' '), restart: restart.join(' ') })
+    manager.reloaded(
+      restart.length === 0 ? 'configuration read again' : `configuration read again; from the next start: ${restart.join(', ')}`,
+    )
+  } catch (error) {
+    // The message names keys and lines of the operator's own file.
+    complain(`shallot: the configuration was not read again, and the one before stays in force:\n${messageOf(error)}`)
+    manager.reloaded('the configuration is wrong; the one before stays in force')
+  }
 }
 
 function announce(status: NodeStatus, options: RunOptions, what: 'started' | 'ready'): void {

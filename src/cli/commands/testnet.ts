@@ -54,7 +54,7 @@ export async function testnet(options: TestnetOptions): Promise<number> {
   }
   const ending = new AbortController()
   const ended = new Promise<void>((done) => ending.signal.addEventListener('abort', () => done(), { once: true }))
-  watchForEnd({}, () => ending.abort())
+  watchForEnd({}, { end: () => ending.abort() })
   const dir = await testnetDirectory(options.dir)
   const mesh = new Mesh()
   let page: DemoPage | null = null
