@@ -393,7 +393,7 @@ export class CircuitPool {
     guards.noteBuild(choice.path[0], true)
     this.#m.guardsChanged()
     this.#health.noteSuccess(choice.path, now())
-    entry.circuit?.pingHops()
+    entry.circuit?.pingHops().catch(() => {})
     this.#m.event({ type: 'open', circuit: entry })
     this.#closeIfIdle(entry)
     this.plan()

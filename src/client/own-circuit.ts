@@ -271,11 +271,10 @@ export class OwnCircuit {
     )
   }
 
-  /** Measures the round trip to every hop. */
-  pingHops(): void {
-    if (this.#end) return
-    for (let hop = 0; hop < this.hops; hop++) this.#machine.ping(this.#m.now(), hop)
-    this.#flush()
+  /** Measures the round trip to every hop. Resolves with the last hop's answer. @throws StreamError when the circuit ends first */
+  pingHops(): Promise<number> {
+    for (let hop = 0; !this.#end && hop < this.hops - 1; hop++) this.#machine.ping(this.#m.now(), hop)
+    return this.ping()
   }
 
   /** The round trip to the last hop, ms. @throws StreamError when the circuit ends first */

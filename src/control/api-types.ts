@@ -653,6 +653,7 @@ export interface StunStats {
   readonly droppedOverRate: number
   readonly droppedOverBytes: number
   readonly droppedUnable: number
+  readonly sources: number
 }
 export interface OnionKeyFacts {
   /** Milliseconds since 1970. */
@@ -792,6 +793,7 @@ export interface ApiAnswers {
   readonly 'GET /v1/status': NodeStatus
   readonly 'GET /v1/circuits': readonly Circuit[]
   readonly 'DELETE /v1/circuits/{id}': Circuit
+  readonly 'POST /v1/circuits/{id}/ping': Circuit
   readonly 'POST /v1/new-circuit': Circuit
   readonly 'GET /v1/streams': readonly Stream[]
   readonly 'DELETE /v1/streams/{id}': Stream

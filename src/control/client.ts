@@ -47,6 +47,10 @@ export class ControlClient {
   closeCircuit(id: number): Promise<Api.Circuit> {
     return this.#ask('DELETE /v1/circuits/{id}', { path: { id } })
   }
+  /** Measures the round trip to each hop. */
+  pingCircuit(id: number): Promise<Api.Circuit> {
+    return this.#ask('POST /v1/circuits/{id}/ping', { path: { id } })
+  }
   newCircuit(): Promise<Api.Circuit> {
     return this.#ask('POST /v1/new-circuit')
   }

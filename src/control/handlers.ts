@@ -35,6 +35,8 @@ const answers: Handlers = {
   'GET /v1/circuits': ({ node, parameters }) => node.circuits(parameters.why === true),
   'DELETE /v1/circuits/{id}': ({ node, parameters }) =>
     node.closeCircuit(parameters.id as number) ?? missing('no-such-circuit', 'there is no open circuit with this number'),
+  'POST /v1/circuits/{id}/ping': async ({ node, parameters }) =>
+    (await node.pingCircuit(parameters.id as number)) ?? missing('no-such-circuit', 'there is no open circuit with this number'),
   'POST /v1/new-circuit': ({ node }) => node.newCircuit(),
   'GET /v1/streams': ({ node, parameters }) => node.streams(parameters.recent === true),
   'DELETE /v1/streams/{id}': ({ node, parameters }) =>

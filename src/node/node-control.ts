@@ -31,6 +31,8 @@ export interface NodeControl {
   /** The last minutes, second by second, oldest first. */
   traffic(): readonly TrafficSample[]
 
+  /** Measures the round trip to each hop of an open circuit; null when there is none with this number. @throws ShallotError when it ends meanwhile */
+  pingCircuit(id: number): Promise<CircuitFacts | null>
   /** Ends a circuit and its streams; what it was, or null when there is none with this number. */
   closeCircuit(id: number): CircuitFacts | null
   /** Resets a stream; what it was, or null when there is none with this number. */

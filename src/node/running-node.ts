@@ -237,6 +237,14 @@ export class RunningNode implements NodeControl {
     return this.#watch.history.samples()
   }
 
+  async pingCircuit(id: number): Promise<CircuitFacts | null> {
+    const { client, view, countries, clocks } = this.#p
+    const entry = client?.pool.circuits().find((one) => one.id === id && (one.state === 'ready' || one.state === 'retired'))
+    if (!entry?.circuit) return null
+    await entry.circuit.pingHops()
+    return circuitFacts(entry, view, countries, clocks, false)
+  }
+
   closeCircuit(id: number): CircuitFacts | null {
     const { client, view, countries, clocks } = this.#p
     const closed = client?.pool.close(id)

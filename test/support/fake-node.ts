@@ -209,6 +209,10 @@ export class FakeNode implements NodeControl {
   traffic(): readonly TrafficSample[] {
     return [fakeTraffic]
   }
+  async pingCircuit(id: number): Promise<CircuitFacts | null> {
+    this.asked.push(`pingCircuit ${id}`)
+    return id === fakeCircuit.id ? fakeCircuit : null
+  }
   closeCircuit(id: number): CircuitFacts | null {
     this.asked.push(`closeCircuit ${id}`)
     return id === fakeCircuit.id ? fakeCircuit : null

@@ -136,6 +136,7 @@ const stunStats = named(
     droppedOverRate: count,
     droppedOverBytes: count,
     droppedUnable: count,
+    sources: count,
   }),
 )
 

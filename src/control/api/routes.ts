@@ -66,6 +66,11 @@ export const ROUTES = {
     answer: 'Circuit[]',
   },
   'DELETE /v1/circuits/{id}': { summary: 'Ends a circuit, and every stream on it.', path: id('circuit'), answer: 'Circuit' },
+  'POST /v1/circuits/{id}/ping': {
+    summary: 'Measures the round trip to each hop of an open circuit.',
+    path: id('circuit'),
+    answer: 'Circuit',
+  },
   'POST /v1/new-circuit': { summary: 'New streams take fresh circuits; the first of them.', answer: 'Circuit' },
   'GET /v1/streams': {
     summary: 'The streams open now, with their targets.',
