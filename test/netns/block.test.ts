@@ -1,12 +1,17 @@
 import { spawnSync } from 'node:child_process'
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
 import { readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { ShallotError } from '../../src/base/index.ts'
+import { batchOfPackets, type PacketPort } from '../../src/packet/index.ts'
 import { openTun } from '../../src/tun/index.ts'
 import { type AllowedPeer, ResolvConf, repair, type Vpn, type VpnConfig, type VpnModules } from '../../src/vpn/index.ts'
+import { echoPacket, seePacket, tcpPacket, udpPacket } from '../support/ip-packets.ts'
 import { enterOwnNetwork, shellOk } from '../support/own-network.ts'
 import { BlockNetwork, places } from './support/block-network.ts'
-import { guards, makeVpn } from './support/block-program.ts'
+import { guards, makeVpn, sink } from './support/block-program.ts'
 
 const reason = enterOwnNetwork()
 
@@ -115,6 +120,44 @@ print('up', flush=True)`
       expect(connects(server, 80)).toBe(false)
       expect(connects(lan, 80)).toBe(false)
     }
+  })
+
+  test('nothing opens to this machine through the tunnel, whatever is handed to the device; what answers comes in', async () => {
+    const device: PacketPort[] = []
+    const seen: string[] = []
+    const strangers: readonly string[] = [places.server4, places.server6]
+    const attach: VpnModules['attach'] = async (port) => {
+      device.push(port)
+      return sink(port, (batch) => {
+        for (let i = 0; i < batch.count; i++) {
+          const { from, to, protocol, icmp } = seePacket(batch.packet(i).slice())
+          if (strangers.includes(to)) seen.push(`${icmp?.kind ?? protocol} from ${from} to ${to}`)
+        }
+      })
+    }
+    const listener = createServer((socket) => socket.destroy()).listen(80, '::')
+    await once(listener, 'listening')
+    await vpnWith({}, { attach }).up()
+    for (const [from, to] of [
+      [places.server4, '10.83.104.2'],
+      [places.server6, 'fd73:6861:6c6c:6f74::2'],
+    ] as const) {
+      const local = createSocket(from.includes(':') ? 'udp6' : 'udp4')
+      const heard = new Promise<number>((resolve) => local.on('message', (_, { port }) => resolve(port)))
+      await new Promise<void>((resolve) => local.bind(5000, to, resolve))
+      device[0]!.send(
+        batchOfPackets([
+          tcpPacket({ from, to, fromPort: 1000, toPort: 80, flags: 2 }),
+          echoPacket({ from, to }),
+          udpPacket({ from, to, fromPort: 1001, toPort: 5000, data: new Uint8Array(8) }),
+        ]),
+      )
+      // It came after the others.
+      expect(await heard).toBe(1001)
+      local.close()
+    }
+    expect(seen).toEqual([])
+    listener.close()
   })
 
   test('strict reverse-path filters let in what answers, and are pointed out', async () => {
