@@ -2,7 +2,7 @@ import type { JSX } from 'preact'
 import { useAct } from '../act.ts'
 import { ask } from '../api.ts'
 import { connection } from '../connection.ts'
-import { bytes, clock, duration, latency, list, plural } from '../format.ts'
+import { bytes, clock, countryName, duration, latency, list, plural } from '../format.ts'
 import { circuitInUse, circuits, latestStreams, status, traffic } from '../node-state.ts'
 import { ActButton } from '../parts/act-button.tsx'
 import { Badge, Card, Figure, Figures } from '../parts/card.tsx'
@@ -29,11 +29,13 @@ export function OverviewPage(): JSX.Element {
       <Warnings warnings={data.warnings} />
       {client ? <PathCard /> : null}
       <div class="columns">
-        {client ? <RequestsCard /> : null}
+        <div class="stack">
+          {client ? <RequestsCard /> : null}
+          <NodeCard />
+        </div>
         <div class="stack">
           {client ? <CountryCard /> : null}
           {client ? <VpnCard /> : null}
-          <NodeCard />
         </div>
       </div>
       <TrafficPlots />
@@ -45,7 +47,6 @@ export function OverviewPage(): JSX.Element {
 function Sentence(): JSX.Element {
   const node = status.data.value!
   const circuit = circuitInUse.value
-  const path = circuit?.state === 'open' ? ` through ${list(circuit.path.map(({ country }) => country ?? 'an unknown country'))}` : ''
   const serving = node.roles.filter((role) => role !== 'client')
   let text: string
   if (connection.value.state === 'lost') text = 'The node does not answer.'
@@ -53,9 +54,16 @@ function Sentence(): JSX.Element {
   else if (!node.ready) text = `The node is starting: it knows ${plural(node.view.known.total, 'relay')} so far.`
   else if (node.client === null) text = `The node serves the network as ${list(serving)}.`
   else if (circuit === null || circuit.state !== 'open') text = 'The node is ready. It builds a circuit for your next request.'
-  else text = `Your traffic goes${path}.`
+  else {
+    const by = [...new Set(circuit.path.slice(0, -1).map(({ country }) => placeName(country)))]
+    text = `Your traffic comes out in ${placeName(circuit.path.at(-1)?.country ?? null)}, by way of ${list(by)}.`
+  }
   const also = node.client !== null && serving.length > 0 ? ` It also serves the network as ${list(serving)}.` : ''
   return <p class="sentence">{text + also}</p>
+}
+
+function placeName(country: string | null): string {
+  return country === null ? 'an unknown country' : countryName(country)
 }
 
 function PathCard(): JSX.Element {

@@ -152,7 +152,7 @@ function SettingRow({ setting, locked }: { readonly setting: Setting; readonly l
         <label for={id} class="mono">
           {key.slice(key.lastIndexOf('.') + 1)}
         </label>
-        <Badge tone={live ? 'good' : 'idle'}>{live ? 'at once' : 'from the next start'}</Badge>
+        <span class="setting-when">{live ? 'in force at once' : 'from the next start'}</span>
         {pending ? <Badge tone="busy">waits for a restart</Badge> : null}
       </div>
       <p id={`${id}-help`} class="setting-help">
@@ -179,7 +179,7 @@ function SettingRow({ setting, locked }: { readonly setting: Setting; readonly l
       )}
       <p id={`${id}-type`} class="setting-type">
         {type}
-        {usual === undefined ? '' : ` · default ${textOf({ kind: 'json' }, usual)}`}
+        {usual === undefined ? '' : ` · default ${defaultText(usual)}`}
         {(set || (changed && drafted !== null)) && !secret && !locked && usual !== undefined ? (
           <>
             {' · '}
@@ -199,6 +199,12 @@ function SettingRow({ setting, locked }: { readonly setting: Setting; readonly l
       </p>
     </div>
   )
+}
+
+function defaultText(usual: unknown): string {
+  if (Array.isArray(usual))
+    return usual.length === 0 ? 'none' : usual.map((one) => (typeof one === 'object' ? JSON.stringify(one) : String(one))).join(', ')
+  return usual === '' ? 'empty' : textOf({ kind: 'json' }, usual)
 }
 
 function SaveBar({ save }: { readonly save: SaveAct }): JSX.Element {

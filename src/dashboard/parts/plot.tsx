@@ -75,7 +75,7 @@ function options(
       { ...text, grid, size: 66, space: 34, values: (_, values) => values.map(show) },
     ],
     series: [
-      { label: 'Time', value: (_, s) => (s === null ? '' : when(s * 1000)) },
+      { label: '', value: (_, s) => (s === null ? 'Now' : when(s * 1000)) },
       ...lines.map((line): uPlot.Series => {
         const stroke = colour(line.colour)
         return {
@@ -85,7 +85,11 @@ function options(
           fill: bars ? stroke : `${stroke}1f`,
           points: { show: false },
           spanGaps: false,
-          value: (_, value) => (value === null ? '' : show(value)),
+          value: (plot, value, at, i) => {
+            // Nothing is pointed at: the newest.
+            const shown = i === null ? plot.data[at]?.at(-1) : value
+            return shown == null ? '–' : show(shown)
+          },
           ...(bars ? { paths: uPlot.paths.bars!({ size: [0.7, 12], radius: 0.3 }) } : {}),
         }
       }),
