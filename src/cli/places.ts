@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs'
+import { connect } from 'node:net'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { ShallotError } from '../base/index.ts'
@@ -9,6 +11,9 @@ export function defaultDir(): string {
   if (SHALLOT_DIR) return resolve(SHALLOT_DIR)
   return join(XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'shallot')
 }
+
+/** Where a node's control API is when its configuration says nothing else. */
+const CONTROL_SOCKET = 'control.sock'
 
 export interface NodeChoice {
   readonly dir?: string
@@ -33,8 +38,11 @@ export async function findNode(choice: NodeChoice): Promise<ControlClient> {
     const dir = resolve(choice.dir)
     // A testnet's directory stands for its client.
     const node = running.find((one) => one.dir === dir) ?? running.find((one) => one.dir === join(dir, 'client'))
-    if (node === undefined) throw notRunning(`no node runs in ${dir}; start it with \`shallot run --dir ${choice.dir}\``)
-    return clientOf(node)
+    if (node !== undefined) return clientOf(node)
+    // That of another user (a service's own), for whoever may read its directory: root.
+    const socket = join(dir, CONTROL_SOCKET)
+    if (existsSync(socket) && (await answers(socket))) return new ControlClient(socket, join(dir, TOKEN_FILE))
+    throw notRunning(`no node runs in ${dir}; start it with \`shallot run --dir ${choice.dir}\``)
   }
   const usual = running.find((node) => node.dir === defaultDir())
   if (usual !== undefined) return clientOf(usual)
@@ -47,6 +55,18 @@ export async function findNode(choice: NodeChoice): Promise<ControlClient> {
   throw new ShallotError('node-not-clear', `${candidates.length} nodes of this user are running; say which is meant:${list}`, {
     kind: 'usage',
     retry: 'never',
+  })
+}
+
+/** Whether a node listens there: the socket of one that was killed stays. */
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path)
+    socket.on('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.on('error', () => resolve(false))
   })
 }
 

@@ -95,6 +95,24 @@ describe('a running node is found by itself', () => {
     expect((await cli(['status', '--control', '127.0.0.1:1'])).code).toBe(1)
   })
 
+  test('that of another user by its directory alone, for whoever may read that', async () => {
+    const other = temporaryFolder('service')
+    const own = await startControl(node, {
+      config: { enabled: true, listen: 'unix:control.sock' },
+      dir: other.path,
+      logger: silentLogger,
+      random: (length) => new Uint8Array(randomBytes(length)),
+    })
+    const elsewhere = { XDG_RUNTIME_DIR: other.path }
+    expect((await cli(['status', '--dir', other.path], elsewhere)).code).toBe(0)
+    await own.close()
+    expect(await cli(['status', '--dir', other.path], elsewhere)).toMatchObject({
+      code: 1,
+      log: expect.stringContaining('no node runs in'),
+    })
+    other.remove()
+  })
+
   test('and tells of circuits, relays and streams', async () => {
     const circuits = (await cli(['circuits', '--why'])).stdout
     expect(circuits).toContain('first primary guard')
