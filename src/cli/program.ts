@@ -5,6 +5,7 @@ import type { Role, ServingRole } from '../directory/index.ts'
 import { keepingCommands } from './keeping-commands.ts'
 import { networkCommands } from './network-commands.ts'
 import { complain } from './output.ts'
+import { terminalCommands } from './terminal-commands.ts'
 
 /** The roles a node can have, spelled here so that `shallot --help` loads nothing else. A test holds them to the configuration's. */
 const roleNames: readonly Role[] = ['client', 'guard', 'middle', 'exit', 'relay', 'bootstrap']
@@ -56,7 +57,8 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
 
 type Done = (code: number) => void
 
-function buildProgram(done: Done): Command {
+/** The command line. What `shallot --help`, the completions and the manual say is made of it. @param done told the exit code of the command that ran */
+export function buildProgram(done: Done): Command {
   const program: Command = new Command('shallot')
     .description('A decentralised onion-routing mesh: three post-quantum hops, no directory authority.')
     .helpOption('-h, --help', 'show this, or the help of a command')
@@ -71,6 +73,7 @@ function buildProgram(done: Done): Command {
   askingCommands(program, done)
   vpnCommands(program, done)
   networkCommands(program, done)
+  terminalCommands(program, done)
   keepingCommands(program, done)
   // Settings such as exitOverride and the help's width are inherited only by commands made with .command(), as these are.
   return program

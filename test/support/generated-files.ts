@@ -1,5 +1,9 @@
-import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import packageJson from '../../package.json' with { type: 'json' }
+import { buildProgram } from '../../src/cli/program.ts'
+import { modelOf } from '../../src/cli/shells/command-model.ts'
+import { manualPage } from '../../src/cli/shells/manual.ts'
 import { apiDocument } from '../../src/control/api/document.ts'
 import type { Role } from '../../src/directory/index.ts'
 import { configReference, exampleConfig } from '../../src/node/index.ts'
@@ -13,17 +17,22 @@ export const examples: readonly { readonly path: string; readonly roles: readonl
   { path: 'exit/shallot.example.toml', roles: ['exit'] },
 ]
 
-/** Files that are made from the schemas, with the text they must have. `node test/support/generated-files.ts` writes them. */
+/** Files that are made from the schemas and the command line, with the text they must have. `node test/support/generated-files.ts` writes them. */
 export async function generatedFiles(): Promise<{ readonly path: string; readonly text: string }[]> {
   const api = `${JSON.stringify(apiDocument(), null, 2)}\n`
   return [
     { path: 'docs/configuration.md', text: configReference() },
     ...examples.map(({ path, roles }) => ({ path, text: exampleConfig(roles) })),
+    { path: 'man/shallot.1', text: manualPage(modelOf(buildProgram(() => {})), packageJson.version) },
     { path: 'docs/openapi.json', text: api },
     { path: 'src/control/api-types.ts', text: await apiTypes(JSON.parse(api)) },
   ]
 }
 
 if (import.meta.main) {
-  for (const { path, text } of await generatedFiles()) writeFileSync(join(import.meta.dirname, '../..', path), text)
+  for (const { path, text } of await generatedFiles()) {
+    const file = join(import.meta.dirname, '../..', path)
+    mkdirSync(dirname(file), { recursive: true })
+    writeFileSync(file, text)
+  }
 }
