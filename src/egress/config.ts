@@ -93,7 +93,7 @@ export const exitConfig = z.strictObject({
       'Addresses that raw packets of clients have on this machine; never seen beyond it. Its first address is the gateway that a traceroute shows. ' +
         'With "tun" no other network of this machine may overlap it.',
     ),
-  packetNetworkIpv6: leaseNetwork(6).default('fd73:6861:6c6c:6f74::/64').describe('The same for IPv6.'),
+  packetNetworkIpv6: leaseNetwork(6).default('fd73:6861:6c6c:6578::/64').describe('The same for IPv6.'),
   maxPacketLeases: count.default(1024).describe('Circuits with raw packets at once.'),
   maxPacketLeasesPerCircuit: count.default(2).describe('Leases of addresses for raw packets on one circuit.'),
   packetIdleTimeoutMs: timeMs.default(600_000).describe('How long a lease may be silent that has no connection and no UDP socket.'),

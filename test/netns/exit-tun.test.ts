@@ -65,7 +65,7 @@ describe.skipIf(reason !== null)(`raw packets through a TUN with NAT${reason ===
     const trace = await one.place.run('traceroute', [`-${family}`, '-n', '-q', '1', '-w', '2', '-m', '5', addresses.server[family]])
     const hops = trace.stdout.split('\n').flatMap((line) => /^ *\d+ +(\S+)/.exec(line)?.[1] ?? [])
     expect(hops, trace.log).toEqual([
-      family === 4 ? '100.89.0.1' : 'fd73:6861:6c6c:6f74::1',
+      family === 4 ? '100.89.0.1' : 'fd73:6861:6c6c:6578::1',
       addresses.router[family],
       addresses.server[family],
     ])
@@ -119,9 +119,9 @@ describe.skipIf(reason !== null)(`raw packets through a TUN with NAT${reason ===
     test.each(families)('over IPv%i: other leases and the exit machine itself', async (family) => {
       const [one, other] = [await client(use()), await client(use())]
       await lab.serve(other.place, '::', 80)
-      const gateway = family === 4 ? '100.89.0.1' : 'fd73:6861:6c6c:6f74::1'
+      const gateway = family === 4 ? '100.89.0.1' : 'fd73:6861:6c6c:6578::1'
       const address = (family === 4 ? other.lease.address4 : other.lease.address6)!
-      const its = family === 4 ? address.bytes.join('.') : `fd73:6861:6c6c:6f74::${address.bytes.at(-1)!.toString(16)}`
+      const its = family === 4 ? address.bytes.join('.') : `fd73:6861:6c6c:6578::${address.bytes.at(-1)!.toString(16)}`
       for (const [target, port] of [
         [its, 80],
         [gateway, 8888],

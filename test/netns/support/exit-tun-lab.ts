@@ -96,7 +96,7 @@ export class ExitTunLab {
       ip route add default via 11.0.2.254; ip -6 route add default via 2a11:0:0:2::254`)
     router.shell(`
       for to in 10.5.5.5 169.254.169.254 192.0.2.7; do ip route add $to via 11.0.2.2; done
-      ip -6 route add fd00:ec2::254 via 2a11:0:0:2::2; ip route add 100.89.0.0/16 via 11.0.0.1; ip -6 route add fd73:6861:6c6c:6f74::/64 via 2a11::1`)
+      ip -6 route add fd00:ec2::254 via 2a11:0:0:2::2; ip route add 100.89.0.0/16 via 11.0.0.1; ip -6 route add fd73:6861:6c6c:6578::/64 via 2a11::1`)
     shellOk('ip route add default via 11.0.0.254; ip -6 route add default via 2a11::254')
     for (const port of echoPorts) await lab.serve(server, '::', port)
     return lab

@@ -11,10 +11,10 @@ const texts = (lease: ReturnType<LeaseAddresses['take']>) => [
 describe('lease addresses', () => {
   it('are of the networks, behind the gateway', () => {
     const addresses = new LeaseAddresses(defaults, [4, 6])
-    expect([formatIp(addresses.gateway4), formatIp(addresses.gateway6)]).toEqual(['100.89.0.1', 'fd73:6861:6c6c:6f74::1'])
-    expect(texts(addresses.take())).toEqual(['100.89.0.2', 'fd73:6861:6c6c:6f74::2'])
-    expect(texts(addresses.take())).toEqual(['100.89.0.3', 'fd73:6861:6c6c:6f74::3'])
-    expect(['100.89.77.1', '100.90.0.1', 'fd73:6861:6c6c:6f74::9', 'fd73::1'].map((text) => addresses.contains(parseIp(text)))).toEqual([
+    expect([formatIp(addresses.gateway4), formatIp(addresses.gateway6)]).toEqual(['100.89.0.1', 'fd73:6861:6c6c:6578::1'])
+    expect(texts(addresses.take())).toEqual(['100.89.0.2', 'fd73:6861:6c6c:6578::2'])
+    expect(texts(addresses.take())).toEqual(['100.89.0.3', 'fd73:6861:6c6c:6578::3'])
+    expect(['100.89.77.1', '100.90.0.1', 'fd73:6861:6c6c:6578::9', 'fd73::1'].map((text) => addresses.contains(parseIp(text)))).toEqual([
       true,
       false,
       true,
@@ -26,7 +26,7 @@ describe('lease addresses', () => {
     expect(texts(new LeaseAddresses(defaults, [4]).take())).toEqual(['100.89.0.2', null])
     const only6 = new LeaseAddresses(defaults, [6])
     const lease = only6.take()!
-    expect(texts(lease)).toEqual([null, 'fd73:6861:6c6c:6f74::2'])
+    expect(texts(lease)).toEqual([null, 'fd73:6861:6c6c:6578::2'])
     only6.give(lease)
     expect(only6.taken).toBe(0)
   })

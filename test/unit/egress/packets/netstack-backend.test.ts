@@ -120,7 +120,7 @@ describe('the netstack backend', () => {
     const { send, own4, own6 } = await rawLease(backend, fakeUse().use)
     const sctp = (from: IpAddress, to: string) => rawPacket({ from, to }, 132, 40).packet
     expect(await send(sctp(own4, server))).toEqual(['protocol-unreachable from 100.89.0.1'])
-    expect(await send(sctp(own6, server6))).toEqual(['protocol-unreachable from fd73:6861:6c6c:6f74::1'])
+    expect(await send(sctp(own6, server6))).toEqual(['protocol-unreachable from fd73:6861:6c6c:6578::1'])
     // To many, and ICMP of the other version.
     expect(await send(sctp(own4, '224.0.0.5'), sctp(own6, 'ff02::5'), rawPacket({ from: own4, to: server }, 2, 8).packet)).toEqual([
       'protocol-unreachable from 100.89.0.1',
@@ -150,9 +150,9 @@ describe('the netstack backend', () => {
     expect(
       await send(
         echoPacket({ from: own4, to: '100.89.0.1', hopLimit: 1 }, 1, 1, data),
-        echoPacket({ from: own6, to: 'fd73:6861:6c6c:6f74::1', hopLimit: 64 }, 1, 1, data),
+        echoPacket({ from: own6, to: 'fd73:6861:6c6c:6578::1', hopLimit: 64 }, 1, 1, data),
       ),
-    ).toEqual(['echo-reply from 100.89.0.1', 'echo-reply from fd73:6861:6c6c:6f74::1'])
+    ).toEqual(['echo-reply from 100.89.0.1', 'echo-reply from fd73:6861:6c6c:6578::1'])
     expect(await send(udpPacket({ from: own4, to: '100.89.0.1' }, 5, 5, data))).toEqual(['prohibited from 100.89.0.1'])
   })
 

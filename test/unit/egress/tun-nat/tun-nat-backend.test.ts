@@ -113,7 +113,7 @@ describe('the TUN backend', () => {
     const backend = made(system)
     await backend.start()
     expect(system.did).toEqual(['tun', 'rules', 'forget 2'])
-    expect(system.tuns[0]).toMatchObject({ name: 'shallot-exit', mtu: 1500, addresses: ['100.89.0.1/16', 'fd73:6861:6c6c:6f74::1/64'] })
+    expect(system.tuns[0]).toMatchObject({ name: 'shallot-exit', mtu: 1500, addresses: ['100.89.0.1/16', 'fd73:6861:6c6c:6578::1/64'] })
     expect(system.rules[0]).toContain('203.0.113.99')
     const { ends } = await leased(backend)
     await backend.stop()
