@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto'
+import { createServer, request, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { silentLogger } from '../../src/base/index.ts'
 import { ControlClient, type ControlServer, startControl } from '../../src/control/index.ts'
@@ -10,12 +12,15 @@ export interface LivelyDashboard {
   readonly node: LivelyNode
   /** Where the pages are, without a code. */
   readonly origin: string
+  /** shallot.toml. */
+  readonly file: string
   /** A link that opens a session. */
   link(): Promise<string>
-  /** The node's listeners close, as if it had died. */
+  /** Nothing reaches the node any more. */
   disconnect(): Promise<void>
-  /** They are there again, at the same address. */
   reconnect(): Promise<void>
+  /** The node's listeners end and begin anew. */
+  restart(): Promise<void>
   close(): Promise<void>
 }
 
@@ -23,31 +28,66 @@ export async function openLivelyDashboard(how: Omit<Liveliness, 'dir'>): Promise
   const folder = temporaryFolder('dashboard')
   const node = await LivelyNode.start({ ...how, dir: folder.path })
   node.begin()
-  const serve = (listen: string): Promise<ControlServer> =>
+  const serve = (): Promise<ControlServer> =>
     startControl(node, {
       config: { enabled: true, listen: 'unix:control.sock' },
-      dashboard: { enabled: true, listen },
+      dashboard: { enabled: true, listen: '127.0.0.1:0' },
       dir: folder.path,
       logger: silentLogger,
       random: (length) => new Uint8Array(randomBytes(length)),
     })
-  let server = await serve('127.0.0.1:0')
-  const address = server.dashboard!
+  let server = await serve()
+  // What can be cut: the node itself keeps its sessions.
+  const cable = wayTo(() => server.dashboard!)
+  const port = await listen(cable, 0)
+  const origin = `http://127.0.0.1:${port}`
   return {
     node,
-    origin: `http://${address}`,
+    origin,
+    file: join(folder.path, 'shallot.toml'),
     async link() {
       const client = new ControlClient(server.address, join(folder.path, 'control-token'))
-      return (await client.dashboardLink()).url
+      return (await client.dashboardLink()).url.replace(`http://${server.dashboard}`, origin)
     },
-    disconnect: () => server.close(),
+    async disconnect() {
+      cable.closeAllConnections()
+      await new Promise<void>((done) => cable.close(() => done()))
+    },
     async reconnect() {
-      server = await serve(address)
+      await listen(cable, port)
+    },
+    async restart() {
+      await server.close()
+      server = await serve()
     },
     async close() {
       node.end()
+      cable.closeAllConnections()
+      cable.close()
       await server.close()
       folder.remove()
     },
   }
+}
+
+/** Passes requests on to where the node listens, under its own name there. */
+function wayTo(address: () => string): Server {
+  return createServer((asked, answer) => {
+    const [host, port] = address().split(':')
+    const headers = { ...asked.headers, host: address() }
+    if (headers.origin !== undefined) headers.origin = `http://${address()}`
+    const onward = request({ host: host!, port: Number(port), method: asked.method ?? 'GET', path: asked.url ?? '/', headers }, (got) => {
+      answer.writeHead(got.statusCode!, got.headers)
+      got.pipe(answer)
+      got.once('close', () => answer.destroy(got.complete ? undefined : new Error('cut off')))
+    })
+    onward.once('error', () => answer.destroy())
+    answer.once('close', () => onward.destroy())
+    asked.pipe(onward)
+  })
+}
+
+async function listen(server: Server, port: number): Promise<number> {
+  await new Promise<void>((done, fail) => server.once('error', fail).listen(port, '127.0.0.1', done))
+  return (server.address() as AddressInfo).port
 }

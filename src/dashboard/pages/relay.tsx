@@ -213,7 +213,7 @@ function MemoryCard({ node }: { readonly node: NodeStatus }): JSX.Element {
 
 function RelayingCard({ facts }: { readonly facts: RelayingFacts }): JSX.Element {
   return (
-    <Card title="Circuits of others">
+    <Card title="Circuits refused and ended">
       <Reasons title="Refused" counts={facts.refused} />
       <Reasons title="Ended" counts={facts.closed} />
     </Card>

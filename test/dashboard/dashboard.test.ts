@@ -1,0 +1,204 @@
+import { readFileSync } from 'node:fs'
+import type { Browser } from 'playwright-core'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { type LivelyDashboard, openLivelyDashboard } from '../support/lively-dashboard.ts'
+import { PAGES } from './browser.ts'
+import { type OpenPage, openBrowser, openPage, reasonToSkip } from './open-page.ts'
+
+describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '' : ` (${reasonToSkip})`}`, () => {
+  let browser: Browser
+  let dashboard: LivelyDashboard
+  let open: OpenPage
+  beforeAll(async () => {
+    browser = await openBrowser()
+  })
+  afterAll(() => browser.close())
+  beforeEach(async () => {
+    dashboard = await openLivelyDashboard({ relays: 60, streams: 30, serving: true })
+    open = await openPage(browser, dashboard)
+  })
+  afterEach(async () => {
+    await open.context.close()
+    await dashboard.close()
+    expect(open.errors).toEqual([])
+  })
+
+  test('a link opens it once: the code is gone from the address, and the tab stays signed in', async () => {
+    const { page } = open
+    expect(page.url()).toBe(`${dashboard.origin}/#/`)
+    await page.reload()
+    await page.getByText('Live', { exact: true }).first().waitFor()
+    const stranger = await open.context.newPage()
+    await stranger.goto(dashboard.origin)
+    await stranger.getByText('shallot ui', { exact: true }).waitFor()
+    await stranger.goto(`${dashboard.origin}/#code=wrong`)
+    await stranger.reload()
+    await stranger.getByRole('alert').filter({ hasText: 'shallot ui' }).waitFor()
+  })
+
+  test('shows the circuit in use hop by hop, with the server that was asked for', async () => {
+    const { page } = open
+    const stops = page.locator('.path .stop')
+    await expect.poll(() => stops.count()).toBe(5)
+    const [stream] = [...dashboard.node.streams()].sort((a, b) => b.id - a.id)
+    const circuit = dashboard.node.circuits(false).find(({ id }) => id === stream!.circuit)!
+    // The node's streams come and go: the page shows one of its circuits, whole.
+    const shown = await page.locator('.stop-code').allTextContents()
+    expect(dashboard.node.circuits(false).map(({ path }) => path.map(({ country }) => country ?? '??').join())).toContain(shown.join())
+    expect(circuit.path).toHaveLength(3)
+    await expect.poll(() => page.locator('.stop-target').textContent()).toMatch(/^[\w.]+example\.\w+:\d+$|^example\.com:443$/)
+    expect(await page.locator('.stop-rtt').allTextContents()).toEqual([
+      expect.stringMatching(/^\d+ ms$/),
+      expect.stringMatching(/^\d+ ms$/),
+      expect.stringMatching(/^\d+ ms$/),
+    ])
+  })
+
+  test('a new circuit is asked for by a press, and its path is shown', async () => {
+    const { page } = open
+    await page.getByRole('button', { name: 'New circuit' }).press('Enter')
+    await page.getByText('New requests take fresh circuits from now on').waitFor()
+    expect(dashboard.node.asked).toContain('newCircuit')
+    const said = await page.getByText('New requests take fresh circuits').textContent()
+    const id = Number(/circuit (\d+)/.exec(said!)![1])
+    expect(dashboard.node.circuits(false).some((circuit) => circuit.id === id)).toBe(true)
+  })
+
+  test('says why there is no new circuit', async () => {
+    dashboard.node.failure = new (await import('../../src/base/index.ts')).ShallotError('no-circuit', 'no relay answered in time', {
+      kind: 'relay',
+      retry: 'later',
+    })
+    await open.page.getByRole('button', { name: 'New circuit' }).click()
+    await open.page.getByRole('alert').filter({ hasText: 'no relay answered in time' }).waitFor()
+  })
+
+  test('an exit country is sent to the node, shown, and taken by the next circuit', async () => {
+    const { page } = open
+    const country = dashboard.node.networkSummary().countries.find(({ exits, key }) => exits > 0 && key !== '??')!.key
+    await page.getByRole('combobox', { name: 'Come out in' }).selectOption(country)
+    await page.getByText(/from the next request on/).waitFor()
+    expect(readFileSync(dashboard.file, 'utf8')).toContain(`exit_countries = ["${country}"]`)
+    await page.locator('.chip').waitFor()
+    await page.getByRole('button', { name: 'New circuit' }).click()
+    await page.getByText('New requests take fresh circuits from now on').waitFor()
+    await expect.poll(() => dashboard.node.circuits(false).at(-1)!.path.at(-1)!.country).toBe(country)
+    await page.locator('.chip button').click()
+    await page.getByText('Any exit from the next request on').waitFor()
+    expect(readFileSync(dashboard.file, 'utf8')).not.toContain(`"${country}"`)
+  })
+
+  test('what is wrong with a setting is shown at its field, and nothing is saved', async () => {
+    const { page } = open
+    await open.go('settings')
+    const field = page.getByLabel('guards_in_use', { exact: true })
+    await field.fill('99')
+    await page.getByRole('button', { name: 'Save' }).click()
+    const problem = page.locator('.setting', { has: field }).locator('.problem')
+    await problem.waitFor()
+    expect(await problem.textContent()).toMatch(/3/)
+    expect(await field.getAttribute('aria-invalid')).toBe('true')
+    expect(await field.getAttribute('aria-describedby')).toContain(await problem.getAttribute('id'))
+    expect(readFileSync(dashboard.file, 'utf8')).not.toContain('guards_in_use')
+    await field.fill('2')
+    await page.getByRole('button', { name: 'Save' }).click()
+    await page.getByText('Saved, and in force.').waitFor()
+    expect(readFileSync(dashboard.file, 'utf8')).toContain('guards_in_use = 2')
+  })
+
+  test('a setting that counts from the next start says so', async () => {
+    const { page } = open
+    await open.go('settings')
+    await page.getByRole('button', { name: 'ingress.socks', exact: true }).click()
+    await page.getByLabel('max_connections', { exact: true }).fill('17')
+    await page.getByRole('button', { name: 'Save' }).click()
+    await page
+      .getByText(/ingress\.socks\.max_connections counts from the next start of the node/)
+      .first()
+      .waitFor()
+    await page.getByText('waits for a restart').waitFor()
+  })
+
+  test('the log is filtered by level, by subsystem and by text, and waits when it is told to', async () => {
+    const { page } = open
+    const line = (level: 'info' | 'warn' | 'debug', sub: string, message: string): void =>
+      dashboard.node.book.add({ at: Date.now(), level, sub, message, fields: {} }, 50)
+    dashboard.node.end()
+    await open.go('logs')
+    const rows = page.locator('.table-logs .table-space [role=row]')
+    await rows.first().waitFor()
+    await page.getByRole('combobox', { name: 'Level', exact: true }).selectOption('warn')
+    line('warn', 'onion', 'something odd')
+    line('info', 'onion', 'nothing odd')
+    await page.getByRole('button', { name: 'something odd' }).waitFor()
+    expect(new Set(await page.locator('.table-logs .level').allTextContents())).toEqual(new Set(['warn']))
+    await page.getByRole('combobox', { name: 'Subsystem', exact: true }).selectOption('onion')
+    await expect.poll(() => rows.count()).toBe(1)
+    await page.getByRole('combobox', { name: 'Level', exact: true }).selectOption('debug')
+    await expect.poll(() => rows.count()).toBe(2)
+    await page.getByLabel('Search the log').fill('nothing')
+    await expect.poll(() => rows.count()).toBe(1)
+    await page.getByLabel('Search the log').fill('')
+    await page.getByRole('button', { name: 'Pause' }).click()
+    line('debug', 'onion', 'while it waits')
+    await page.getByRole('button', { name: 'Go on (1 new)' }).click()
+    await page.getByRole('button', { name: 'while it waits' }).waitFor()
+  })
+
+  test('says that the node is gone, keeps what it knew, and is live again when the node is', async () => {
+    const { page } = open
+    await page.locator('.path .stop').first().waitFor()
+    await dashboard.disconnect()
+    await page.getByText('The node does not answer.', { exact: true }).first().waitFor()
+    await page.getByText('Disconnected', { exact: true }).waitFor()
+    expect(await page.locator('.path .stop').count()).toBe(5)
+    await dashboard.reconnect()
+    await page.getByText('Live', { exact: true }).first().waitFor()
+    await expect.poll(() => page.locator('.banner').count()).toBe(0)
+    const before = await page.locator('.plot-now').first().textContent()
+    await expect.poll(() => page.locator('.plot-now').first().textContent(), { timeout: 5000 }).not.toBe(before)
+  })
+
+  test('streams are found by target and isolation key, and can be ended', async () => {
+    const { page } = open
+    dashboard.node.end()
+    await open.go('streams')
+    const count = page.locator('.count')
+    await expect.poll(() => count.textContent()).toBe(`${dashboard.node.streams().length} open`)
+    const { isolation } = dashboard.node.streams()[0]!
+    await page.getByLabel('Search streams').fill(isolation!)
+    const found = dashboard.node.streams().filter((stream) => stream.isolation === isolation).length
+    await expect.poll(() => count.textContent()).toBe(`${found} of ${dashboard.node.streams().length}`)
+    await page
+      .getByRole('button', { name: /^End the stream/ })
+      .first()
+      .click()
+    await expect.poll(() => dashboard.node.streams().filter((stream) => stream.isolation === isolation).length).toBe(found - 1)
+  })
+
+  test('the page asks no other host for anything', async () => {
+    for (const path of PAGES) {
+      await open.go(path)
+      await open.page.waitForTimeout(150)
+    }
+    expect(open.requests.length).toBeGreaterThan(15)
+    expect(open.requests.filter((url) => new URL(url).origin !== dashboard.origin)).toEqual([])
+  })
+
+  test('the keyboard alone reaches the pages and what is on them', async () => {
+    const { page } = open
+    await page.keyboard.press('Tab')
+    expect(await page.evaluate('document.activeElement.textContent')).toBe('Skip to the content')
+    await page.keyboard.press('Enter')
+    expect(await page.evaluate('document.activeElement.id')).toBe('main')
+    await page.getByRole('link', { name: 'Network' }).focus()
+    await page.keyboard.press('Enter')
+    await page.getByRole('heading', { level: 1, name: 'Network' }).waitFor()
+    expect(await page.evaluate('document.activeElement.id')).toBe('main')
+    await page.locator('.table-relays .link').first().focus()
+    await page.keyboard.press('Enter')
+    await page.getByRole('dialog').getByText('Claimed capacity').waitFor()
+    await page.keyboard.press('Escape')
+    await expect.poll(() => page.getByRole('dialog').count()).toBe(0)
+  })
+})

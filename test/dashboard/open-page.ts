@@ -1,0 +1,48 @@
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import type { LivelyDashboard } from '../support/lively-dashboard.ts'
+import { chromiumPath } from './browser.ts'
+
+/** Why these tests cannot run here; null when they can. */
+export const reasonToSkip = chromiumPath() === null ? 'needs Chromium, or SHALLOT_CHROMIUM that names one' : null
+
+export function openBrowser(): Promise<Browser> {
+  return chromium.launch({ executablePath: chromiumPath()!, args: ['--no-sandbox'] })
+}
+
+/** A page that is signed in, with what went wrong in it. */
+export interface OpenPage {
+  readonly context: BrowserContext
+  readonly page: Page
+  readonly errors: string[]
+  /** Every address that was asked for. */
+  readonly requests: string[]
+  go(path: string): Promise<void>
+}
+
+export async function openPage(
+  browser: Browser,
+  { link, origin }: Pick<LivelyDashboard, 'link' | 'origin'>,
+  look: { colorScheme?: 'light' | 'dark'; viewport?: { width: number; height: number } } = {},
+): Promise<OpenPage> {
+  const context = await browser.newContext({ reducedMotion: 'reduce', ...look })
+  const page = await context.newPage()
+  const errors: string[] = []
+  const requests: string[] = []
+  page.on('pageerror', (error) => errors.push(error.message))
+  page.on('console', (message) => {
+    if (message.type() === 'error' && !message.text().startsWith('Failed to load resource')) errors.push(message.text())
+  })
+  page.on('request', (request) => requests.push(request.url()))
+  await page.goto(await link())
+  await page.getByText('Live', { exact: true }).first().waitFor()
+  return {
+    context,
+    page,
+    errors,
+    requests,
+    async go(path) {
+      await page.goto(`${origin}/#/${path}`)
+      await page.locator(`nav a[href="#/${path}"][aria-current="page"]`).waitFor({ state: 'attached' })
+    },
+  }
+}
