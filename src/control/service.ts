@@ -93,7 +93,7 @@ export class ControlService {
 
   #follow(response: ServerResponse, parameters: Parameters, caller: Caller): void {
     if (!this.#events.add(response, parameters, () => caller.lasts()))
-      throw new Refusal(503, 'too-many-readers', 'too many programs read the events already')
+      throw new Refusal(429, 'too-many-readers', 'too many programs read the events already')
   }
 
   async #session(request: Api.VpnSessionRequest): Promise<VpnSession> {

@@ -70,7 +70,7 @@ export class StaticFiles {
     }
     const path = (request.url ?? '/').split(/[?#]/)[0]!
     const files = await this.#files()
-    if (!files.has('/index.html')) return send(response, 503, 'text/html; charset=utf-8', Buffer.from(NOT_BUILT), method)
+    if (!files.has('/index.html')) return send(response, 404, 'text/html; charset=utf-8', Buffer.from(NOT_BUILT), method)
     const file = files.get(path === '/' ? '/index.html' : path)
     if (file === undefined) throw new Refusal(404, 'no-such-file', 'there is no such file')
     const bytes = await readFile(file)

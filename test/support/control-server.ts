@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { type IncomingHttpHeaders, request } from 'node:http'
 import { join } from 'node:path'
-import { silentLogger } from '../../src/base/index.ts'
+import { type Logger, silentLogger } from '../../src/base/index.ts'
 import { type ControlServer, startControl } from '../../src/control/index.ts'
 import type { DashboardSection, NodeControl } from '../../src/node/index.ts'
 import { temporaryFolder } from './processes.ts'
@@ -25,6 +25,7 @@ export class ControlBench {
   static async start(
     node: NodeControl,
     dashboard: DashboardSection | null = { enabled: true, listen: '127.0.0.1:0' },
+    logger: Logger = silentLogger,
   ): Promise<ControlBench> {
     const folder = temporaryFolder('control')
     const runtimeDir = process.env.XDG_RUNTIME_DIR
@@ -39,7 +40,7 @@ export class ControlBench {
       dashboard,
       dashboardFiles: files,
       dir: folder.path,
-      logger: silentLogger,
+      logger,
       random: (length) => new Uint8Array(randomBytes(length)),
     })
     return new ControlBench(server, folder.path, folder.remove, runtimeDir)
@@ -108,8 +109,10 @@ export function ask(
       response.setEncoding('utf8').on('data', (piece: string) => {
         text += piece
       })
+      // Answers that last: their beginning is enough.
+      if (/event-stream|ndjson/.test(response.headers['content-type'] ?? '')) setTimeout(() => response.destroy(), 5)
       const ended = (): void => done({ status: response.statusCode!, headers: response.headers, text, body: json(text) })
-      response.once('end', ended).once('error', ended)
+      response.once('end', ended).once('error', ended).once('close', ended)
     })
     // A refusal may come, and the connection end, before all of a body is sent.
     asked.on('error', (error) => !answered && fail(error)).end(body)
