@@ -1,8 +1,8 @@
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Control } from '../support/control.ts'
-import { runOk, startNode, startTestnet, type Testnet, temporaryFolder, writeClientConfig } from '../support/processes.ts'
+import { runOk, shallot, startNode, startTestnet, type Testnet, temporaryFolder, writeClientConfig } from '../support/processes.ts'
 import { startWebServer, type WebServer } from '../support/web-server.ts'
 
 const file = '# A world of three countries\n127.0.0.0/10 DE\n127.64.0.0/10 FR\n127.128.0.0/9 NL\n'
@@ -89,6 +89,50 @@ describe('countries', () => {
       const hops = (await control.circuits()).flatMap(({ path }) => path.map(({ id }) => testnet.node(id).country))
       expect(hops.length).toBeGreaterThan(6)
       expect(hops).not.toContain('FR')
+    } finally {
+      await node.stop()
+    }
+  })
+
+  test('a choice at run time is that of the very next fetch, of the same isolation key too, and stays in the file', async () => {
+    const config = writeClientConfig(testnet, join(folder.path, 'live'), ['[geo]', 'countries_file = "../world"'])
+    const node = await startNode(config)
+    try {
+      const control = new Control(node.ready.control!, node.dir)
+      const fetchOnce = async (): Promise<string | null | undefined> => {
+        const seen = await runOk('curl', ['-sSf', '--max-time', '30', '-x', `socks5h://same:x@${node.ready.socks}`, `${web.url}/seen`])
+        return testnet.ready.nodes.find(({ address }) => address?.startsWith(`${seen}:`))?.country
+      }
+      await fetchOnce()
+      for (const country of ['FR', 'DE', 'NL']) {
+        const changed = await control.ask<{ applied: string[]; restart: string[] }>('PATCH', '/v1/settings', {
+          set: { 'path.exit_countries': [country] },
+        })
+        expect(changed).toMatchObject({ applied: ['path.exit_countries'], restart: [] })
+        expect(await fetchOnce()).toBe(country)
+        const open = (await control.circuits()).filter(({ state }) => state === 'open')
+        expect(open.map(({ path }) => path.at(-1)!.country)).toEqual(open.map(() => country))
+      }
+      expect(readFileSync(config, 'utf8')).toContain('exit_countries = ["NL"]')
+      await expect(control.ask('PATCH', '/v1/settings', { set: { 'path.exit_countries': ['UK'] } })).rejects.toThrow(/GB is meant/)
+    } finally {
+      await node.stop()
+    }
+  })
+
+  test('reasons name the rule that kept relays out', async () => {
+    const config = writeClientConfig(testnet, join(folder.path, 'why'), [
+      '[path]',
+      'exit_countries = ["DE"]',
+      'exclude_countries = ["FR"]',
+      '[geo]',
+      'countries_file = "../world"',
+    ])
+    const node = await startNode(config)
+    try {
+      const out = await shallot(['circuits', '--why', '--dir', node.dir], { env: { NO_COLOR: '1' } })
+      expect(out.stdout).toMatch(/drawn by weight from 1 candidate/)
+      expect(out.stdout).toMatch(/exit \S+ at 127\.\d+\.0\.1:\d+, Germany \(DE\)/)
     } finally {
       await node.stop()
     }

@@ -44,7 +44,7 @@ export class Control {
     return this.ask('POST', '/v1/reach', { id })
   }
 
-  async ask<T>(method: 'GET' | 'POST', path: string, body?: unknown): Promise<T> {
+  async ask<T>(method: 'GET' | 'POST' | 'PATCH', path: string, body?: unknown): Promise<T> {
     const [host, port] = splitAddress(this.#address)
     const unix = this.#address.startsWith('/')
     const where = unix ? { socketPath: this.#address } : { host, port }

@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { ShallotError } from '../../base/index.ts'
 import { ConfigError, loadConfig, ruleChanges } from '../../node/index.ts'
 import { complain, facts, say, sayJson } from '../output.ts'
+import { signatureText } from './network.ts'
 
 /** `shallot check-config FILE` */
 export async function checkConfig(file: string, options: { readonly json?: boolean }): Promise<number> {
@@ -9,7 +10,15 @@ export async function checkConfig(file: string, options: { readonly json?: boole
     const config = await loadConfig(file)
     const changes = ruleChanges(config.network)
     if (options.json) {
-      sayJson({ valid: true, file: resolve(file), roles: config.node.roles, dir: config.dir, network: config.network.name, changes })
+      sayJson({
+        valid: true,
+        file: resolve(file),
+        roles: config.node.roles,
+        dir: config.dir,
+        network: config.network.name,
+        publisher: config.signature?.publisher ?? null,
+        changes,
+      })
       return 0
     }
     say(`${file} is right.`)
@@ -17,7 +26,8 @@ export async function checkConfig(file: string, options: { readonly json?: boole
       facts([
         ['roles', config.node.roles.join(', ')],
         ['directory', config.dir],
-        ['network', `${config.network.name}, ${config.network.bootstrap.length} bootstrap addresses`],
+        ['network', `${config.network.name}, ${signatureText(config.signature)}`],
+        ...config.bootstrap.map(({ name, addresses }) => ['way in', `${name}: ${addresses.length} bootstrap addresses`] as const),
         ...changes.map(
           (change) => ['differs', `${change.key} = ${JSON.stringify(change.value)} (usually ${JSON.stringify(change.default)})`] as const,
         ),
