@@ -121,7 +121,7 @@ function CircuitItem({ circuit }: { readonly circuit: Circuit }): JSX.Element {
           </dl>
           {circuit.why === null ? null : (
             <>
-              <h3>Why these hops</h3>
+              <h2 class="minor">Why these hops</h2>
               <dl class="reasons">
                 {circuit.why.map(({ position, reasons }) => (
                   <div key={position}>
@@ -140,7 +140,7 @@ function CircuitItem({ circuit }: { readonly circuit: Circuit }): JSX.Element {
           )}
           {close.state.value.kind === 'failed' ? <Notice kind="bad">{close.state.value.error.message}</Notice> : null}
           {circuit.state === 'closed' ? null : (
-            <ActButton act={close} class="button-small" busy="Ending …" label={`End circuit ${circuit.id}`}>
+            <ActButton act={close} class="button-small" busy="Ending …" label={`End this circuit: ${circuit.id}`}>
               End this circuit
             </ActButton>
           )}
