@@ -34,7 +34,9 @@ shallot_install() {
     fi
     command -v npm >/dev/null 2>&1 || shallot_fail "npm is needed once, to fetch the packages named in package-lock.json, and was not found. Install npm (any version since 9), or run \`npm ci\` elsewhere and copy node_modules."
     echo "shallot: fetching packages (npm ci), this happens once ..." >&2
-    (cd "$root" && npm ci --include=dev --include=optional --no-audit --no-fund --loglevel=error >&2) ||
+    # A package has no tests: what only they and the builds need is not fetched.
+    if [ -d "$root/test" ]; then shallot_dev=--include=dev; else shallot_dev=--omit=dev; fi
+    (cd "$root" && npm ci "$shallot_dev" --include=optional --no-audit --no-fund --loglevel=error >&2) ||
       shallot_fail "\`npm ci\` failed in $root (its message is above)."
     cp "$root/package-lock.json" "$root/node_modules/.shallot-lock" || shallot_fail "$root/node_modules is not writable."
   fi

@@ -12,6 +12,7 @@ import {
   IDENTITY_FILE,
   type Identity,
   loadConfig,
+  NETWORK_FILE,
   VERSION,
 } from '../../node/index.ts'
 import { OnionKeyring } from '../../onion/index.ts'
@@ -30,10 +31,10 @@ const ONION_KEYS_FILE = 'keys/onion'
 /** `shallot backup FILE`: the node may run meanwhile. `-` is standard output. */
 export async function backup(file: string, options: BackupOptions): Promise<number> {
   const dir = resolve(options.dir ?? defaultDir())
-  const data = await dataDirOf(dir)
+  const { data, network } = await placesOf(dir)
   const files = new Map<string, Uint8Array>()
   for (const name of BACKUP_FILES) {
-    const bytes = await readFileIfAny(join(name === CONFIG_FILE ? dir : data, name))
+    const bytes = await readFileIfAny(name === NETWORK_FILE ? network : join(name === CONFIG_FILE ? dir : data, name))
     if (bytes !== null) files.set(name, bytes)
   }
   const bytes = files.get(IDENTITY_FILE)
@@ -84,16 +85,24 @@ export async function restore(file: string, options: BackupOptions): Promise<num
   if (options.json) sayJson({ dir, id: kept.id, madeAt: kept.madeAt, files: [...kept.files.keys()] })
   else {
     say(`${kept.id} of ${new Date(kept.madeAt).toISOString()} is in ${dir}. Start it with: shallot run --dir ${dir}`)
+    await sayWhatMoved(dir)
     say('Never run it in two places at once: the network would see one node that says two things.')
   }
   return 0
 }
 
-/** Where the node's state is; the directory itself where there is no configuration that can be read. */
-async function dataDirOf(dir: string): Promise<string> {
+/** A configuration that names places outside of its directory wants to be looked at where it is now. */
+async function sayWhatMoved(dir: string): Promise<void> {
+  const config = await loadConfig(join(dir, CONFIG_FILE)).catch(() => null)
+  if (config !== null && config.dir === dir && config.networkFile === join(dir, NETWORK_FILE)) return
+  say(`Look at node.network and node.data_dir in ${join(dir, CONFIG_FILE)} first: they name other places than ${dir}.`)
+}
+
+/** Where the node's state and its network file are; the directory itself where there is no configuration that can be read. */
+async function placesOf(dir: string): Promise<{ readonly data: string; readonly network: string }> {
   return loadConfig(join(dir, CONFIG_FILE)).then(
-    (config) => config.dir,
-    () => dir,
+    (config) => ({ data: config.dir, network: config.networkFile }),
+    () => ({ data: dir, network: join(dir, NETWORK_FILE) }),
   )
 }
 
