@@ -22,7 +22,7 @@ export class History {
     const before = this.#before ?? now
     this.#before = now
     const since = Object.fromEntries(COUNTS.map((key) => [key, Math.max(0, now[key] - before[key])]))
-    const sample: TrafficSample = { at, ...now, ...since }
+    const sample: TrafficSample = { ...now, ...since, at }
     this.#samples.push(sample)
     if (this.#samples.length > MAX_SAMPLES) this.#samples.shift()
     return sample
