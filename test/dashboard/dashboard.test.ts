@@ -150,13 +150,25 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '
     await page.locator('.path .stop').first().waitFor()
     await dashboard.disconnect()
     await page.getByText('The node does not answer.', { exact: true }).first().waitFor()
-    await page.getByText('Disconnected', { exact: true }).waitFor()
+    await page.getByText('Offline', { exact: true }).waitFor()
     expect(await page.locator('.path .stop').count()).toBe(5)
     await dashboard.reconnect()
     await page.getByText('Live', { exact: true }).first().waitFor()
     await expect.poll(() => page.locator('.banner').count()).toBe(0)
     const before = await page.locator('.plot-now').first().textContent()
     await expect.poll(() => page.locator('.plot-now').first().textContent(), { timeout: 5000 }).not.toBe(before)
+  })
+
+  test('leaving the network is asked twice', async () => {
+    const { page } = open
+    await open.go('relay')
+    await page.getByRole('button', { name: 'Leave …' }).click()
+    await page.getByRole('button', { name: 'Stay' }).click()
+    expect(dashboard.node.asked).not.toContain('drain')
+    await page.getByRole('button', { name: 'Leave …' }).click()
+    await page.getByRole('button', { name: 'Leave, and end the node' }).click()
+    await page.getByText('The node takes no new circuits.').waitFor()
+    expect(dashboard.node.asked).toContain('drain')
   })
 
   test('streams are found by target and isolation key, and can be ended', async () => {

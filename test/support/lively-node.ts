@@ -54,6 +54,7 @@ export class LivelyNode extends FakeNode {
   #nextStream = 1
   #seconds = 0
   readonly #startedAt = Date.now() - 7_500_000
+  #draining: NodeStatus['draining'] = null
   #timer: NodeJS.Timeout | null = null
 
   static async start(how: Liveliness): Promise<LivelyNode> {
@@ -131,6 +132,7 @@ export class LivelyNode extends FakeNode {
     return {
       ...fakeStatus,
       ...(this.#how.serving ? servedFacts(this.#seconds) : {}),
+      draining: this.#draining,
       startedAt: this.#startedAt,
       uptimeMs: Date.now() - this.#startedAt,
       network: { name: 'example', changes: [], bootstrap: [] },
@@ -217,6 +219,12 @@ export class LivelyNode extends FakeNode {
     this.emit({ type: 'circuit-open', at: Date.now(), circuit })
     this.emit({ type: 'stream-open', at: Date.now(), stream })
     return circuit
+  }
+  override drain() {
+    this.asked.push('drain')
+    this.#draining = { since: Date.now(), until: Date.now() + 600_000, circuitsLeft: 431 }
+    this.emit({ type: 'draining', at: Date.now(), until: this.#draining.until })
+    return this.#draining
   }
   override settings() {
     return this.#settings.facts()

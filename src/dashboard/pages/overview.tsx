@@ -73,7 +73,7 @@ function PathCard(): JSX.Element {
   const now = useNow()
   const last = latestStreams.value.find((stream) => stream.circuit === circuit?.id)
   const sample = traffic.value.at(-1)
-  const busy = sample !== undefined && sample.sent + sample.received > 0 && now - sample.at < 5000
+  const busy = connection.value.state === 'open' && sample !== undefined && sample.sent + sample.received > 0 && now - sample.at < 5000
   const state = act.state.value
   const button = (
     <ActButton act={act} class="button-main" busy="Building …">

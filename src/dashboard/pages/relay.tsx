@@ -1,10 +1,11 @@
 import type { JSX } from 'preact'
 import type { ExitFacts, NodeStatus, RelayingFacts, TrafficSample } from '../../control/api-types.ts'
-import { brief, bytes, duration, moment, number, plural, rate, words } from '../format.ts'
+import { brief, bytes, duration, moment, number, rate, words } from '../format.ts'
 import { status } from '../node-state.ts'
 import { Badge, Bars, Card, Figure, Figures, Meter } from '../parts/card.tsx'
+import { DrainCard } from '../parts/drain-card.tsx'
 import { Plot } from '../parts/plot.tsx'
-import { Empty, Failed, Loading, Notice } from '../parts/states.tsx'
+import { Empty, Failed, Loading } from '../parts/states.tsx'
 import { SpanChoice, shownTraffic } from '../parts/traffic-plots.tsx'
 import { Warnings } from '../parts/warnings.tsx'
 import { useResource } from '../resource.ts'
@@ -28,16 +29,10 @@ export function RelayPage(): JSX.Element {
       </Card>
     )
   }
-  const { relaying, exit, draining } = data
+  const { relaying, exit } = data
   return (
     <>
       <Warnings warnings={data.warnings} />
-      {draining === null ? null : (
-        <Notice kind="info">
-          The node is leaving: it takes no new circuits. {plural(draining.circuitsLeft, 'circuit')} left; it ends at{' '}
-          {moment(draining.until)} at the latest.
-        </Notice>
-      )}
       <Figures>
         <Figure name="Up for" value={duration(now - data.startedAt)} note={`version ${data.version}`} />
         {relaying === null ? null : (
@@ -82,6 +77,7 @@ export function RelayPage(): JSX.Element {
             </dl>
           </Card>
         )}
+        {relaying === null ? null : <DrainCard node={data} />}
         {relaying === null ? null : <RelayingCard facts={relaying} />}
         {exit === null ? null : <ExitCard facts={exit} />}
         {data.natRelay === null ? null : (

@@ -9,7 +9,7 @@ export function ConnectionBadge(): JSX.Element {
   const { state } = connection.value
   if (state === 'open') return <Badge tone="good">Live</Badge>
   if (state === 'connecting') return <Badge tone="busy">Connecting</Badge>
-  return <Badge tone="bad">Disconnected</Badge>
+  return <Badge tone="bad">Offline</Badge>
 }
 
 /** Says above every page that the node is gone, that what is seen is old, and when the next attempt is. */

@@ -76,18 +76,19 @@ function options(
     ],
     series: [
       { label: '', value: (_, s) => (s === null ? 'Now' : when(s * 1000)) },
-      ...lines.map((line): uPlot.Series => {
+      ...lines.map((line, i): uPlot.Series => {
         const stroke = colour(line.colour)
         return {
           label: line.name,
           stroke,
           width: 1.75,
-          fill: bars ? stroke : `${stroke}1f`,
+          // One area, or their colours mix.
+          ...(bars ? { fill: stroke } : i === 0 ? { fill: `${stroke}1f` } : {}),
           points: { show: false },
           spanGaps: false,
-          value: (plot, value, at, i) => {
+          value: (plot, value, at, pointed) => {
             // Nothing is pointed at: the newest.
-            const shown = i === null ? plot.data[at]?.at(-1) : value
+            const shown = pointed === null ? plot.data[at]?.at(-1) : value
             return shown == null ? '–' : show(shown)
           },
           ...(bars ? { paths: uPlot.paths.bars!({ size: [0.7, 12], radius: 0.3 }) } : {}),
