@@ -94,7 +94,7 @@ function nodeCommands(program: Command, done: Done): void {
     .option('--dashboard <address:port>', "the client's dashboard", address, '127.0.0.1:0')
     .option('--dir <dir>', 'keep configurations, keys and logs here (default: a temporary directory)')
     .option('--relay-config <file>', 'TOML sections for every relay, such as [relaying] or [exit], to try limits')
-    .option('--countries <file>', 'lines NETWORK COUNTRY: in which country each node is to be')
+    .option('--countries <file>', 'lines NETWORK COUNTRY: in which country each node is to be (default: made-up ones)')
     .option('--json', 'print one line of JSON when the mesh can carry traffic')
     .addHelpText(
       'after',

@@ -10,7 +10,7 @@ import { watchForEnd } from '../serve.ts'
 import { type DemoPage, startDemoPage } from '../testnet/demo-page.ts'
 import { startInProcess } from '../testnet/in-process.ts'
 import { Mesh } from '../testnet/mesh.ts'
-import { type ClientPorts, clearTestnet, type PlannedNode, planTestnet } from '../testnet/plan.ts'
+import { type ClientPorts, clearTestnet, MADE_UP_COUNTRIES, type PlannedNode, planTestnet } from '../testnet/plan.ts'
 import { startInOwnProcess } from '../testnet/processes.ts'
 import type { RunningTestnetNode } from '../testnet/running-node.ts'
 
@@ -62,9 +62,9 @@ export async function testnet(options: TestnetOptions): Promise<number> {
   try {
     await clearTestnet(dir.path, dir.earlier)
     const relaySections = options.relayConfig === undefined ? '' : await readOption('--relay-config', options.relayConfig)
-    const countries = options.countries === undefined ? {} : { countries: await readOption('--countries', options.countries) }
+    const countries = options.countries === undefined ? MADE_UP_COUNTRIES : await readOption('--countries', options.countries)
     const { relays, exits } = options
-    const plans = await planTestnet(dir.path, { relays, exits, relaySections, ...countries }, options)
+    const plans = await planTestnet(dir.path, { relays, exits, relaySections, countries }, options)
     await dir.mark(plans)
     if (!options.json) say(`Starting ${plans.length} nodes ${options.processes ? 'in processes of their own' : 'in this process'} ...`)
     page = await startDemoPage()
@@ -171,11 +171,10 @@ async function tell(mesh: Mesh, page: DemoPage, dir: string, options: TestnetOpt
   const circuit = (await client.circuits()).find((one) => one.state === 'open')
   const nameOf = (id: string): string => mesh.nodes.find((node) => node.id === id)?.plan.name ?? shortId(id)
   say()
-  const country = ({ plan }: RunningTestnetNode): string => (options.countries === undefined ? '' : `${plan.country ?? '??'}  `)
   say(styled('bold', `A mesh of ${options.relays} relays, ${options.exits} of them exits, runs on this machine.`))
   for (const node of mesh.nodes.slice(0, -1))
     say(
-      `  ${node.plan.name.padEnd(10)} ${node.plan.address!.padEnd(19)} ${country(node)}${node.plan.roles.join(', ').padEnd(15)}${options.processes ? `process ${node.pid}` : ''}`.trimEnd(),
+      `  ${node.plan.name.padEnd(10)} ${node.plan.address!.padEnd(19)} ${node.plan.country ?? '??'}  ${node.plan.roles.join(', ').padEnd(15)}${options.processes ? `process ${node.pid}` : ''}`.trimEnd(),
     )
   say(`  ${'client'.padEnd(10)} SOCKS5 ${client.socks}, HTTP proxy ${client.http}`)
   say()
@@ -188,7 +187,9 @@ async function tell(mesh: Mesh, page: DemoPage, dir: string, options: TestnetOpt
   const direct = process.env.no_proxy || process.env.NO_PROXY ? ` --noproxy ''` : ''
   const link = await dashboardLink(client)
   if (link !== null) {
-    say('See it in a browser; the link is good for as long as the mesh runs, a day at most:')
+    say(
+      `See it in a browser${options.countries === undefined ? ' (its countries are made up)' : ''}; the link is good for as long as the mesh runs, a day at most:`,
+    )
     say(styled('cyan', `  ${link}`))
     say()
   }

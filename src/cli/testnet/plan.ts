@@ -63,6 +63,17 @@ const LAST_PORT = 29_999
 const FIRST_NET = 1
 const LAST_NET = 254
 const MAX_TRIES_PER_NODE = 20
+/** Where the nodes of a testnet are said to be when nothing else is: so that what shows and chooses countries has some. Nothing about it is true. */
+export const MADE_UP_COUNTRIES = `# Made up: a testnet is on one machine.
+127.0.0.0/11 DE
+127.32.0.0/11 NL
+127.64.0.0/11 IS
+127.96.0.0/11 CH
+127.128.0.0/11 SE
+127.160.0.0/11 CA
+127.192.0.0/11 JP
+127.224.0.0/11 BR
+`
 /** The file of countries in the testnet's directory. */
 const COUNTRIES_FILE = 'countries'
 
