@@ -32,6 +32,13 @@ export async function redeemCode(): Promise<string | null> {
   return null
 }
 
+/** A fresh link that is opened in a tab of the page changes the fragment alone: the page begins anew with it. */
+export function watchForLinks(): void {
+  addEventListener('hashchange', () => {
+    if (codeOf(location.hash) !== null) location.reload()
+  })
+}
+
 /** `#code=…`: every other fragment is a page of the dashboard. */
 function codeOf(fragment: string): string | null {
   return new URLSearchParams(fragment.slice(1)).get('code')

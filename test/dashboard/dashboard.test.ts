@@ -32,7 +32,6 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '
     await stranger.goto(dashboard.origin)
     await stranger.getByText('shallot ui', { exact: true }).waitFor()
     await stranger.goto(`${dashboard.origin}/#code=wrong`)
-    await stranger.reload()
     await stranger.getByRole('alert').filter({ hasText: 'shallot ui' }).waitFor()
   })
 
@@ -157,6 +156,14 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '
     await expect.poll(() => page.locator('.banner').count()).toBe(0)
     const before = await page.locator('.plot-now').first().textContent()
     await expect.poll(() => page.locator('.plot-now').first().textContent(), { timeout: 5000 }).not.toBe(before)
+  })
+
+  test('a node that was started again asks for a fresh link, which the same tab takes', async () => {
+    const { page } = open
+    await dashboard.restart()
+    await page.getByRole('heading', { name: 'Open this page with a fresh link' }).waitFor()
+    await page.goto(await dashboard.link())
+    await page.getByText('Live', { exact: true }).first().waitFor()
   })
 
   test('leaving the network is asked twice', async () => {

@@ -77,7 +77,6 @@ export function RelayPage(): JSX.Element {
             </dl>
           </Card>
         )}
-        {relaying === null ? null : <DrainCard node={data} />}
         {relaying === null ? null : <RelayingCard facts={relaying} />}
         {exit === null ? null : <ExitCard facts={exit} />}
         {data.natRelay === null ? null : (
@@ -98,6 +97,7 @@ export function RelayPage(): JSX.Element {
             <Reasons title="Reservations refused" counts={data.natRelay.reservations.refused} />
           </Card>
         )}
+        {relaying === null ? null : <DrainCard node={data} />}
       </div>
     </>
   )
