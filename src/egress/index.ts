@@ -15,4 +15,7 @@ export { type LeaseAddress, LeaseAddresses, type LeaseNetworks } from './packets
 export { NetstackBackend, type NetstackBackendModules } from './packets/netstack-backend.ts'
 export { ExitPolicy, embeddedIpv4, type PolicyFacts, type PolicyRule, type PolicyVerdict, parsePolicy } from './policy.ts'
 export { createResolver, type NameSource, type Resolver } from './resolver.ts'
-export * from './tun-nat/index.ts'
+export type * from './tun-nat/index.ts'
+
+/** The backend that few exits use, with what it needs of the system. */
+export const loadTunNat = () => import('./tun-nat/index.ts')

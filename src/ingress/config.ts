@@ -4,6 +4,8 @@ import { isolateBy } from './isolation.ts'
 import { type ListenAddress, listenText, parseListen } from './listen-address.ts'
 import { tunConfig } from './tun/config.ts'
 
+export { tunKeys } from './tun/config.ts'
+
 const credentials = z
   .array(
     z.strictObject({

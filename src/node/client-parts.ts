@@ -5,8 +5,8 @@ import { DnsServer, DnsService, HttpProxy, SocksServer } from '../ingress/index.
 import type { ChannelDialer, Host } from '../link/index.ts'
 import { constraintsOf, GuardSample, type PathConfig, PathViews } from '../path/index.ts'
 import type { NodeConfig } from './config.ts'
-import { privateDestinations } from './exit-parts.ts'
 import type { Ground } from './ground.ts'
+import { privateDestinations } from './private-networks.ts'
 import type { ClientParts } from './running-node.ts'
 import type { NodeVpn } from './vpn-parts.ts'
 

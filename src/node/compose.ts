@@ -10,9 +10,7 @@ import type { NatService } from '../nat/index.ts'
 import { OnionKeyring, PACKET_VERSION } from '../onion/index.ts'
 import { RelayEngine } from '../relaying/index.ts'
 import { Store } from '../store/index.ts'
-import { startClient } from './client-parts.ts'
 import type { NodeConfig } from './config.ts'
-import { startExit } from './exit-parts.ts'
 import type { Clocks } from './facts.ts'
 import type { Ground } from './ground.ts'
 import { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Identity } from './identity.ts'
@@ -153,7 +151,7 @@ async function startServingNode(
       },
     },
     async (event) => {
-      const client = modules.has('client') ? await startClient(ground, presence.host, identity.id, vpn, event) : null
+      const client = modules.has('client') ? await (await loadClient()).startClient(ground, presence.host, identity.id, vpn, event) : null
       stops.push(
         watchNetwork(
           async (why) => {
@@ -191,7 +189,7 @@ async function startClientNode(
     null,
     null,
     async (event) => {
-      const client = await startClient(ground, presence, null, vpn, event)
+      const client = await (await loadClient()).startClient(ground, presence, null, vpn, event)
       guards = () => client.guards.current(clocks.now())
       const renew = async (why: 'addresses' | 'sleep'): Promise<void> => {
         logger.info('the network has changed: appearing anew', { why })
@@ -307,6 +305,9 @@ function ownDevices({ config }: Ground): readonly string[] {
   return [config.ingress.tun.name, config.exit.tun.name]
 }
 
+/** What only clients need is loaded by clients alone: docs/decisions/2026-11-20-memory-of-a-node.md */
+const loadClient = () => import('./client-parts.ts')
+
 /** The VPN's block, where it is to stand, before anything is dialled; and whoever carries the traffic of whole devices later. Null without a client. */
 async function protect(ground: Ground): Promise<NodeVpn | null> {
   if (!ground.modules.has('ingress')) return null
@@ -326,7 +327,7 @@ async function startServing(
   exitStops: Ground['stops'],
 ): Promise<ServingParts> {
   const { config, live, modules, suite, view, clocks, meter, memory, logger } = ground
-  const exit = modules.has('exit') ? await startExit(ground, host, exitStops) : null
+  const exit = modules.has('exit') ? await (await import('./exit-parts.ts')).startExit(ground, host, exitStops) : null
   const engine = new RelayEngine({
     config: live.section('relaying'),
     self: identity.id,

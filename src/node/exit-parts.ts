@@ -5,24 +5,17 @@ import {
   createResolver,
   type Exit,
   KernelBackend,
+  loadTunNat,
   NetstackBackend,
   ownAddressCheck,
   type PacketBackend,
   servedFamilies,
-  TunNatBackend,
 } from '../egress/index.ts'
 import { type Host, outboundAddressFor } from '../link/index.ts'
 import { addressOf } from '../path/index.ts'
 import type { NodeConfig } from './config.ts'
 import type { Ground } from './ground.ts'
-
-/** What an exit may connect to besides public addresses where the network's rules allow private destinations. */
-const PRIVATE_NETWORKS = ['127.0.0.0/8', '::1/128', '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7']
-
-/** The private networks that exits of this network serve. */
-export function privateDestinations({ config }: Pick<Ground, 'config'>): readonly string[] {
-  return config.network.privateDestinations ? PRIVATE_NETWORKS : []
-}
+import { privateDestinations } from './private-networks.ts'
 
 /**
  * The exit's part of a node, its packet backend started.
@@ -68,8 +61,10 @@ async function createPacketBackend(ground: Ground, ownAddresses: () => readonly 
       return null
     case 'netstack':
       return new NetstackBackend({ ...shared, suite })
-    case 'tun':
+    case 'tun': {
+      const { TunNatBackend } = await loadTunNat()
       return new TunNatBackend({ ...shared, privateDestinations: privateDestinations(ground), ownAddresses })
+    }
   }
 }
 

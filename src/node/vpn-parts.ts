@@ -9,10 +9,10 @@ import type { GuardSample } from '../path/index.ts'
 import { adoptTun, takeDescriptor } from '../tun/index.ts'
 import { type AllowedPeer, type DataPath, type ServingPort, Vpn, type VpnFacts } from '../vpn/index.ts'
 import { allowedPeers, peersAt } from './allowed-peers.ts'
-import { privateDestinations } from './exit-parts.ts'
 import type { Ground } from './ground.ts'
 import { isLoopback, parseNodeAddress } from './multiaddr.ts'
 import type { VpnSession, VpnSessionRequest } from './node-control.ts'
+import { privateDestinations } from './private-networks.ts'
 
 /** Programs with a device of their own at once (`shallot vpn exec`). */
 const MAX_SESSIONS = 64

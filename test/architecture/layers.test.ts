@@ -63,7 +63,10 @@ function objection(from: string, to: string, typeOnly: boolean): string | null {
   if (importer.folder === 'dashboard') {
     return to === apiTypes && typeOnly ? null : `the dashboard runs in a browser: of the program it takes the types of ${apiTypes} alone`
   }
-  if (to !== (roleFolders.includes(imported.folder) ? `${imported.folder}/index.ts` : `src/${imported.folder}/index.ts`)) {
+  const door = roleFolders.includes(imported.folder) ? imported.folder : `src/${imported.folder}`
+  // Settings have a door of their own: every node reads all of them, and few nodes load what they are for.
+  const isSettings = to === `${door}/config.ts` && from === 'src/node/config.ts'
+  if (to !== `${door}/index.ts` && !isSettings) {
     return `only the door of ${imported.folder}, its index.ts, may be imported from outside`
   }
   if (importer.folder === 'node' && roleFolders.includes(imported.folder)) return null

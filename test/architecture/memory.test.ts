@@ -43,6 +43,12 @@ describe('what a running node loads', () => {
     expect(found).toEqual([])
   })
 
+  test('holds no more of what clients and exits alone do than its settings', () => {
+    const rooms = /^src\/(ingress|egress|vpn|client|netstack|dns|tun)\//
+    const settings = /\/(config|isolation|listen-address|policy)\.ts$/
+    expect(loaded.filter((file) => rooms.test(file) && !settings.test(file))).toEqual([])
+  })
+
   test('holds, for an exit, no netstack before a client asks for raw packets', () => {
     const exit = loadedWith('src/egress/index.ts')
     expect(exit).toContain('src/egress/packets/netstack-backend.ts')

@@ -2,7 +2,8 @@ import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'nod
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parseNetwork } from '../../src/base/index.ts'
-import { exitConfig, rulesetText } from '../../src/egress/index.ts'
+import { exitConfig } from '../../src/egress/index.ts'
+import { rulesetText } from '../../src/egress/tun-nat/index.ts'
 import { enterOwnNetwork, shellOk } from '../support/own-network.ts'
 import { hasCommand, projectRoot, run, shallot, temporaryFolder } from '../support/processes.ts'
 

@@ -9,7 +9,8 @@ import {
   parseNetwork,
   SeededRandom,
 } from '../../src/base/index.ts'
-import { ExitPolicy, type RulesetFacts, rulesetText } from '../../src/egress/index.ts'
+import { ExitPolicy, type RulesetFacts } from '../../src/egress/index.ts'
+import { rulesetText } from '../../src/egress/tun-nat/index.ts'
 import {
   PacketBatch as Batch,
   type PacketBatch,

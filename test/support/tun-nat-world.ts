@@ -1,5 +1,6 @@
 import { silentLogger } from '../../src/base/index.ts'
-import { createExitService, createResolver, type ExitModules, exitConfig, KernelBackend, TunNatBackend } from '../../src/egress/index.ts'
+import { createExitService, createResolver, type ExitModules, exitConfig, KernelBackend } from '../../src/egress/index.ts'
+import { TunNatBackend } from '../../src/egress/tun-nat/index.ts'
 import type { PacketWorld } from '../compliance/packet-backend.ts'
 import { shellOk } from './own-network.ts'
 import { Program } from './processes.ts'

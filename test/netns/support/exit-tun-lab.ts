@@ -1,5 +1,6 @@
 import { parseIp, silentLogger } from '../../../src/base/index.ts'
-import { type ExitConfig, ExitPolicy, exitConfig, type PacketUse, TunNatBackend, type TunNatOptions } from '../../../src/egress/index.ts'
+import { type ExitConfig, ExitPolicy, exitConfig, type PacketUse, type TunNatOptions } from '../../../src/egress/index.ts'
+import { TunNatBackend } from '../../../src/egress/tun-nat/index.ts'
 import type { ExitPacketLease } from '../../../src/relaying/index.ts'
 import { openTun } from '../../../src/tun/index.ts'
 import { shellOk } from '../../support/own-network.ts'
