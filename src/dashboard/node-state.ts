@@ -36,6 +36,22 @@ export const circuitInUse = computed<Circuit | null>(() => {
   return open.at(-1) ?? known.findLast(({ state }) => state === 'building') ?? null
 })
 
+/** How often the round trips of the circuit that is looked at are measured. */
+const MEASURE_MS = 10_000
+
+/** Measures the way to each hop of a circuit, now and then, until the returned function is called. */
+export function measure(id: number): () => void {
+  const once = async (): Promise<void> => {
+    if (document.visibilityState === 'hidden') return
+    // A circuit that has ended meanwhile has no round trip.
+    const measured = await ask('POST /v1/circuits/{id}/ping', { path: { id } }).catch(() => null)
+    if (measured !== null) circuits.update((known) => known.map((circuit) => (circuit.id === id ? measured : circuit)))
+  }
+  void once()
+  const timer = setInterval(() => void once(), MEASURE_MS)
+  return () => clearInterval(timer)
+}
+
 /** Keeps all of it up to date with what the node tells. */
 export function followNode(): void {
   onEvent(take)

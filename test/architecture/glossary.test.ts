@@ -28,7 +28,7 @@ const otherNames: readonly (readonly [string, string])[] = [
 ]
 
 const texts = repositoryFiles()
-  .filter((file) => /^(src|docs|bootstrap|relay|exit)\/.*\.(ts|md)$|^README\.md$/.test(file))
+  .filter((file) => /^(src|docs|bootstrap|relay|exit)\/.*\.(tsx?|md)$|^README\.md$/.test(file))
   .filter((file) => file !== 'docs/glossary.md' && !file.startsWith('docs/decisions/'))
   .map((file) => ({ file, text: read(file) }))
 

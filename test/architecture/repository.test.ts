@@ -109,14 +109,14 @@ describe('the repository', () => {
   })
 
   test('names files in kebab-case and has no folder of odds and ends', () => {
-    const sources = files.filter((file) => /^(src|bootstrap|relay|exit|test|simulations)\/.*\.ts$/.test(file))
-    expect(sources.filter((file) => !/^[a-z0-9/]+(?:[-.][a-z0-9]+|\/[a-z0-9]+)*\.ts$/.test(file))).toEqual([])
-    expect(sources.filter((file) => /\/(utils?|helpers?|misc|common)(\/|\.ts$)/.test(file))).toEqual([])
+    const sources = files.filter((file) => /^(src|bootstrap|relay|exit|test|simulations)\/.*\.tsx?$/.test(file))
+    expect(sources.filter((file) => !/^[a-z0-9/]+(?:[-.][a-z0-9]+|\/[a-z0-9]+)*\.tsx?$/.test(file))).toEqual([])
+    expect(sources.filter((file) => /\/(utils?|helpers?|misc|common)(\/|\.tsx?$)/.test(file))).toEqual([])
   })
 
   test('has no file too long to read', () => {
     const longest = 500
-    const sources = texts.filter(({ file }) => /^(src|bootstrap|relay|exit)\/.*\.ts$/.test(file))
+    const sources = texts.filter(({ file }) => /^(src|bootstrap|relay|exit)\/.*\.tsx?$/.test(file))
     const long = sources.filter(({ text }) => text.split('\n').length > longest && !text.includes('Longer than 500 lines because'))
     expect(
       long.map(

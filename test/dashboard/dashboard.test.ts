@@ -45,6 +45,8 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '
     const shown = await page.locator('.stop-code').allTextContents()
     expect(dashboard.node.circuits(false).map(({ path }) => path.map(({ country }) => country ?? '??').join())).toContain(shown.join())
     expect(circuit.path).toHaveLength(3)
+    // The round trips are those of now.
+    await expect.poll(() => dashboard.node.asked.filter((asked) => asked.startsWith('ping ')).length).toBeGreaterThan(0)
     await expect.poll(() => page.locator('.stop-target').textContent()).toMatch(/^[\w.]+example\.\w+:\d+$|^example\.com:443$/)
     expect(await page.locator('.stop-rtt').allTextContents()).toEqual([
       expect.stringMatching(/^\d+ ms$/),

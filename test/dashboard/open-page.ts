@@ -1,11 +1,16 @@
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
 import type { LivelyDashboard } from '../support/lively-dashboard.ts'
+import { root } from '../support/repository.ts'
 import { chromiumPath } from './browser.ts'
 
 /** Why these tests cannot run here; null when they can. */
 export const reasonToSkip = chromiumPath() === null ? 'needs Chromium, or SHALLOT_CHROMIUM that names one' : null
 
+/** Chromium, once the pages that are served are those of the sources. */
 export function openBrowser(): Promise<Browser> {
+  execFileSync('sh', [join(root, 'bin/tool'), 'node', '-e', ''])
   return chromium.launch({ executablePath: chromiumPath()!, args: ['--no-sandbox'] })
 }
 

@@ -203,6 +203,14 @@ export class LivelyNode extends FakeNode {
       })
     return found
   }
+  override async pingCircuit(id: number): Promise<CircuitFacts | null> {
+    this.asked.push(`ping ${id}`)
+    const found = this.#circuits.find((circuit) => circuit.id === id)
+    if (!found) return null
+    const measured = { ...found, path: found.path.map((hop, i) => ({ ...hop, rttMs: Math.round(i * 34 + 18 + this.#random() * 22) })) }
+    this.#circuits = this.#circuits.map((circuit) => (circuit === found ? measured : circuit))
+    return measured
+  }
   override closeStream(id: number): StreamFacts | null {
     const found = this.#streams.find((stream) => stream.id === id) ?? null
     this.#streams = this.#streams.filter((stream) => stream !== found)

@@ -1,9 +1,10 @@
 import type { JSX } from 'preact'
+import { useEffect } from 'preact/hooks'
 import { useAct } from '../act.ts'
 import { ask } from '../api.ts'
 import { connection } from '../connection.ts'
 import { bytes, clock, countryName, duration, latency, list, plural } from '../format.ts'
-import { circuitInUse, circuits, latestStreams, status, traffic } from '../node-state.ts'
+import { circuitInUse, circuits, latestStreams, measure, status, traffic } from '../node-state.ts'
 import { ActButton } from '../parts/act-button.tsx'
 import { Badge, Card, Figure, Figures } from '../parts/card.tsx'
 import { CountryCard } from '../parts/country-choice.tsx'
@@ -70,6 +71,8 @@ function PathCard(): JSX.Element {
   const { data, error } = useResource(circuits)
   const act = useAct(() => ask('POST /v1/new-circuit'))
   const circuit = circuitInUse.value
+  const open = circuit?.state === 'open' ? circuit.id : null
+  useEffect(() => (open === null ? undefined : measure(open)), [open])
   const now = useNow()
   const last = latestStreams.value.find((stream) => stream.circuit === circuit?.id)
   const sample = traffic.value.at(-1)
