@@ -1,6 +1,7 @@
 # Makes a clone ready to run. Sourced by the other scripts with $root set to the clone; gives $node, a Node of version 24 or later.
 # Quiet when there is nothing to do. POSIX sh.
 
+: "${root:?bin/setup.sh is for other scripts, which say where the clone is; sh bin/tool node -v makes a clone ready}"
 shallot_wanted=24
 
 shallot_fail() {

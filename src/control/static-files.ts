@@ -46,7 +46,7 @@ export const PAGE_HEADERS: Readonly<Record<string, string>> = {
 const NOT_BUILT = `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Shallot: the dashboard is not built</title></head>
 <body><h1>The dashboard is not built</h1>
-<p>This copy of the program has the node, but not its pages. <code>sh bin/setup.sh</code> in the program's folder builds them; then load this page again.</p>
+<p>This copy of the program has the node, but not its pages. <code>sh bin/build-dashboard</code> in the program's folder builds them; then load this page again.</p>
 <p>Everything else works: <code>shallot status</code> and the other commands tell the same.</p></body></html>
 `
 
