@@ -64,7 +64,6 @@ describe('the queue of packets', () => {
     const queue = new PacketQueue()
     const model: { stream: number; hop: number; bytes: Uint8Array; at: number }[] = []
     let now = 0
-    let refused = 0
     let dropped = 0
     for (let step = 0; step < 20_000; step++) {
       // Phases in which it fills up, and in which it runs empty.
@@ -76,7 +75,6 @@ describe('the queue of packets', () => {
         const isTaken = queue.push(stream, hop, batchOfPackets([packet(0), bytes]), 1, now)
         expect(isTaken).toBe(charge < packetLimits.queueBytes)
         if (isTaken) model.push({ stream, hop, bytes, at: now })
-        else refused++
       } else if (model.length > 0) {
         const { stream, hop, bytes } = model.shift()!
         expect([queue.stream, queue.hop, queue.length]).toEqual([stream, hop, bytes.length])
@@ -93,8 +91,12 @@ describe('the queue of packets', () => {
       queue.expire(now, (stream) => stream !== closed)
       expect([queue.count, queue.dropped]).toEqual([model.length, dropped])
     }
-    expect(refused).toBeGreaterThan(0)
-    expect(dropped).toBeGreaterThan(0)
+    // Whatever the seed: full, and then too old.
+    while (queue.push(1, 2, batchOfPackets([packet(0, 1400)]), 0, now))
+      expect(queue.queuedBytes).toBeLessThan(packetLimits.queueBytes + 1400)
+    const { count } = queue
+    queue.expire(now + packetLimits.staleMs + 1, () => true)
+    expect([queue.count, queue.dropped]).toEqual([0, dropped + count])
   })
 
   it('knows how many cells it fills at most', () => {
