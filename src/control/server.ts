@@ -65,6 +65,7 @@ export async function serveControl(node: NodeControl, options: ControlOptions): 
   const close = async (): Promise<void> => {
     service.close()
     for (const one of [server, web?.server]) if (one) await closeServer(one)
+    await web?.saved()
     await rm(tokenFile, { force: true }).catch(() => {})
   }
   let withdraw: () => Promise<void>

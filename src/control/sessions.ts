@@ -1,4 +1,5 @@
 import { timingSafeEqual } from 'node:crypto'
+import { z } from 'zod'
 import { hash } from './http.ts'
 
 /** Browsers with a session at once; the one that was silent longest goes first. */
@@ -23,16 +24,64 @@ interface Code {
   usesLeft: number
 }
 
+const HASH_BYTES = 32
+/** How often the time of a session's last use is told to be kept. */
+const KEEP_MS = 600_000
+
+const keptSchema = z.strictObject({
+  version: z.literal(1),
+  sessions: z
+    .array(
+      z.strictObject({
+        hash: z.string().refine((text) => Buffer.from(text, 'base64url').length === HASH_BYTES),
+        endsAt: z.number(),
+        usedAt: z.number(),
+      }),
+    )
+    .max(MAX_SESSIONS),
+})
+
 /** Codes of links, and the sessions that they are exchanged for. Only hashes are kept. */
 export class Sessions {
+  readonly #changed: () => void
+  #keptAt = 0
   readonly #random: (length: number) => Uint8Array
   readonly #wall: () => number
   #sessions: Session[] = []
   #codes: Code[] = []
 
-  constructor(random: (length: number) => Uint8Array, wall: () => number) {
+  /** @param changed there is something new in `serialise` */
+  constructor(random: (length: number) => Uint8Array, wall: () => number, changed: () => void = () => {}) {
     this.#random = random
     this.#wall = wall
+    this.#changed = changed
+  }
+
+  /** What a file may keep, so that an open page outlives a restart of the node: no token can be made of it. */
+  serialise(): string {
+    const sessions = this.#sessions.map(({ hash: bytes, endsAt, usedAt }) => ({ hash: bytes.toString('base64url'), endsAt, usedAt }))
+    return JSON.stringify({ version: 1, sessions } satisfies z.output<typeof keptSchema>)
+  }
+
+  /** Takes back what `serialise` gave; false when it is something else, and then nothing is taken. */
+  restore(text: string): boolean {
+    let value: unknown
+    try {
+      value = JSON.parse(text)
+    } catch {
+      return false
+    }
+    const kept = keptSchema.safeParse(value)
+    if (!kept.success) return false
+    const now = this.#wall()
+    // A clock that was wrong must not make one last for ever.
+    this.#sessions = kept.data.sessions.map(({ hash: bytes, endsAt, usedAt }) => ({
+      hash: Buffer.from(bytes, 'base64url'),
+      endsAt: Math.min(endsAt, now + LIFETIME_MS),
+      usedAt: Math.min(usedAt, now),
+    }))
+    this.#forgetSilent(now)
+    return true
   }
 
   /** A code that `open` takes so often, for so long. */
@@ -60,6 +109,7 @@ export class Sessions {
       const silent = this.#sessions.reduce((a, b) => (a.usedAt <= b.usedAt ? a : b))
       this.#sessions = this.#sessions.filter((other) => other !== silent)
     }
+    this.#keep(now)
     return { token, expiresAt: expiryOf(session) }
   }
 
@@ -69,12 +119,19 @@ export class Sessions {
     this.#forgetSilent(now)
     const session = findEqual(this.#sessions, hash(token))
     if (session !== null) session.usedAt = now
+    if (session !== null && now - this.#keptAt >= KEEP_MS) this.#keep(now)
     return session !== null
   }
 
   end(token: string): void {
     const session = findEqual(this.#sessions, hash(token))
     this.#sessions = this.#sessions.filter((other) => other !== session)
+    this.#keep(this.#wall())
+  }
+
+  #keep(now: number): void {
+    this.#keptAt = now
+    this.#changed()
   }
 
   #forgetSilent(now: number): void {

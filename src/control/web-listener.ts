@@ -1,7 +1,9 @@
+import { readFile } from 'node:fs/promises'
 import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { type Logger, messageOf, ShallotError } from '../base/index.ts'
 import { type DashboardSection, type NodeControl, parseIpPort } from '../node/index.ts'
+import { replaceFile } from '../store/index.ts'
 import type * as Api from './api-types.ts'
 import type { Attempts } from './attempts.ts'
 import { bearerOf, matches, Refusal, refuse } from './http.ts'
@@ -13,7 +15,12 @@ import { StaticFiles } from './static-files.ts'
 /** The one route that asks for no token: it takes a code. */
 const CODE_ROUTE = 'POST /v1/session'
 
+/** Hashes of the sessions' tokens, in the node's directory. */
+const SESSIONS_FILE = 'dashboard-sessions.json'
+
 export interface WebListenerModules {
+  /** The node's directory. */
+  readonly dir: string
   readonly node: NodeControl
   readonly service: ControlService
   readonly attempts: Attempts
@@ -34,12 +41,18 @@ export class WebListener {
   readonly #m: WebListenerModules
   readonly #sessions: Sessions
   readonly #files: StaticFiles
+  /** One write at a time, the last one last. */
+  #saving: Promise<void> = Promise.resolve()
   #address = ''
   #hosts: readonly string[] = []
 
   constructor(modules: WebListenerModules) {
     this.#m = modules
-    this.#sessions = new Sessions(modules.random, () => Date.now())
+    this.#sessions = new Sessions(
+      modules.random,
+      () => Date.now(),
+      () => this.#save(),
+    )
     this.#files = new StaticFiles(modules.dashboardFiles ?? join(import.meta.dirname, '../../dist/dashboard'))
     this.server = modules.newServer((request, response) => void this.#handle(request, response))
   }
@@ -52,6 +65,9 @@ export class WebListener {
   /** @throws ShallotError 'address-in-use', 'listen-failed' */
   async listen({ enabled, listen }: DashboardSection): Promise<void> {
     const where = parseIpPort(listen)!
+    const kept = await readFile(this.#sessionsFile, 'utf8').catch(() => null)
+    if (kept !== null && !this.#sessions.restore(kept))
+      this.#m.logger.warn('the sessions of the dashboard were damaged: pages ask for a new link')
     try {
       this.#address = await listenAt(this.server, where, 'dashboard.listen')
     } catch (error) {
@@ -62,6 +78,23 @@ export class WebListener {
     }
     const port = this.#address.slice(this.#address.lastIndexOf(':'))
     this.#hosts = [this.#address, `localhost${port}`]
+  }
+
+  /** Once what was begun to be written is. */
+  saved(): Promise<void> {
+    return this.#saving
+  }
+
+  get #sessionsFile(): string {
+    return join(this.#m.dir, SESSIONS_FILE)
+  }
+
+  #save(): void {
+    this.#saving = this.#saving
+      .then(() => replaceFile(this.#sessionsFile, this.#sessions.serialise()))
+      .catch((error) =>
+        this.#m.logger.warn('the sessions of the dashboard were not written: a restart ends them', { error: messageOf(error) }),
+      )
   }
 
   /** A link that opens the dashboard: its code is in the fragment, which no browser sends to anybody. */

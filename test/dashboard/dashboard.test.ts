@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Browser } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type LivelyDashboard, openLivelyDashboard } from '../support/lively-dashboard.ts'
@@ -160,9 +161,19 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '
     await expect.poll(() => page.locator('.plot-now').first().textContent(), { timeout: 5000 }).not.toBe(before)
   })
 
-  test('a node that was started again asks for a fresh link, which the same tab takes', async () => {
+  test('a node that was started again is taken up by the open page by itself', async () => {
     const { page } = open
-    await dashboard.restart()
+    await page.getByText('Live', { exact: true }).first().waitFor()
+    await dashboard.restart(async () => {
+      await page.getByText('Offline', { exact: true }).waitFor()
+    })
+    await page.getByText('Live', { exact: true }).first().waitFor()
+    expect(await page.getByRole('heading', { name: 'Open this page with a fresh link' }).count()).toBe(0)
+  })
+
+  test('a node that knows the session no more asks for a fresh link, which the same tab takes', async () => {
+    const { page } = open
+    await dashboard.restart(async (dir) => rmSync(join(dir, 'dashboard-sessions.json')))
     await page.getByRole('heading', { name: 'Open this page with a fresh link' }).waitFor()
     await page.goto(await dashboard.link())
     await page.getByText('Live', { exact: true }).first().waitFor()

@@ -20,7 +20,8 @@ export interface LivelyDashboard {
   disconnect(): Promise<void>
   reconnect(): Promise<void>
   /** The node's listeners end and begin anew. */
-  restart(): Promise<void>
+  /** @param meanwhile what is done while it is down */
+  restart(meanwhile?: (dir: string) => Promise<void>): Promise<void>
   close(): Promise<void>
 }
 
@@ -56,8 +57,9 @@ export async function openLivelyDashboard(how: Omit<Liveliness, 'dir'>): Promise
     async reconnect() {
       await listen(cable, port)
     },
-    async restart() {
+    async restart(meanwhile) {
       await server.close()
+      await meanwhile?.(folder.path)
       server = await serve()
     },
     async close() {

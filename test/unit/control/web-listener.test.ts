@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Sessions } from '../../../src/control/sessions.ts'
@@ -13,6 +14,46 @@ beforeEach(async () => {
 afterEach(() => bench.close())
 
 const bearer = (token: string): Record<string, string> => ({ authorization: `Bearer ${token}` })
+
+describe('what is kept of sessions', () => {
+  const start = (now: () => number, changed = () => {}): Sessions => new Sessions((length) => randomBytes(length), now, changed)
+
+  test('outlives the node by what was kept, which is no token, and ends when it would have', () => {
+    let now = 1_000_000
+    let changes = 0
+    const sessions = start(
+      () => now,
+      () => changes++,
+    )
+    const { token } = sessions.open(sessions.issueCode(1000, 1).code)!
+    const gone = sessions.open(sessions.issueCode(1000, 1).code)!
+    sessions.end(gone.token)
+    expect(changes).toBe(3)
+    const kept = sessions.serialise()
+    expect(kept).not.toContain(token)
+    const again = start(() => now)
+    expect(again.restore(kept)).toBe(true)
+    expect([again.use(token), again.use(gone.token), again.use('guess')]).toEqual([true, false, false])
+    now += 13 * 3_600_000
+    const late = start(() => now)
+    expect([late.restore(kept), late.use(token)]).toEqual([true, false])
+  })
+
+  test.each(['', 'x', '{}', '{"version":1,"sessions":[{"hash":"aa","endsAt":1,"usedAt":1}]}', '{"version":2,"sessions":[]}'])(
+    'is not made of what is damaged: %s',
+    (text) => expect(start(() => 0).restore(text)).toBe(false),
+  )
+
+  test('lasts no longer for a clock that was wrong', () => {
+    const sessions = start(() => 1e15)
+    const { token } = sessions.open(sessions.issueCode(1000, 1).code)!
+    let now = 0
+    const again = start(() => now)
+    expect([again.restore(sessions.serialise()), again.use(token)]).toEqual([true, true])
+    for (; now < 8 * 86_400_000; now += 3_600_000) again.use(token)
+    expect(again.use(token)).toBe(false)
+  })
+})
 
 describe("the dashboard's files", () => {
   test('are served with everything from elsewhere forbidden', async () => {
