@@ -9,8 +9,18 @@ const reason = enterOwnNetwork()
 const program = new URL('support/exit-tun-program.ts', import.meta.url).pathname
 const NOBODY = 65_534
 const asNobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups']
+/** The device file as udev makes it, for everybody (mode 666), in a mount namespace of the program's own: a bare machine may have it for root alone. */
+const withDeviceFile = [
+  'unshare',
+  '--mount',
+  'sh',
+  '-c',
+  'mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200 && exec "$@"',
+  'sh',
+]
 /** As `exit/shallot-exit-tun.conf` has it: an ordinary user with this one capability, which its programs (ip, nft) inherit. */
 const withCapability = [
+  ...withDeviceFile,
   ...asNobody,
   '--bounding-set=-all,+net_admin',
   '--inh-caps=-all,+net_admin',
