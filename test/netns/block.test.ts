@@ -19,7 +19,7 @@ const reason = enterOwnNetwork()
 function connects(address: string, port: number, uid = 0): boolean {
   const script = `import socket,sys,os
 os.setgid(${uid}); os.setuid(${uid})
-s=socket.socket(socket.AF_INET6 if ':' in '${address}' else socket.AF_INET); s.settimeout(1)
+s=socket.socket(socket.AF_INET6 if ':' in '${address}' else socket.AF_INET); s.settimeout(5)
 sys.exit(0 if s.connect_ex(('${address}', ${port}))==0 else 1)`
   return spawnSync('python3', ['-c', script]).status === 0
 }
