@@ -17,7 +17,7 @@ export type ExitSocket = Duplex & {
 }
 
 /**
- * How an exit reaches the internet: kernel sockets, later a userspace stack or a TUN. It decides nothing: policy, limits and names are above it.
+ * How an exit reaches the internet with streams and datagrams: kernel sockets (raw packets have `PacketBackend`). It decides nothing: policy, limits and names are above it.
  * Every implementation passes `test/compliance/exit-backend.ts`.
  */
 export interface ExitBackend {

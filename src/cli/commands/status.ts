@@ -23,7 +23,19 @@ export function statusText(node: Api.NodeStatus): string {
   if (node.listening.length > 0) lines.push(['listening', node.listening.join(' ')])
   if (node.socks !== null) lines.push(['SOCKS5', node.socks])
   if (node.http !== null) lines.push(['HTTP proxy', node.http])
+  if (node.dns !== null) lines.push(['DNS', node.dns])
+  if (node.dashboard !== null) lines.push(['dashboard', `http://${node.dashboard}/ (\`shallot ui\` opens it)`])
   if (node.control !== null) lines.push(['control', node.control])
+  if (node.draining !== null)
+    lines.push([
+      'leaving',
+      `takes no new circuits; ends with the last of ${node.draining.circuitsLeft}, at ${new Date(node.draining.until).toISOString()} at the latest`,
+    ])
+  if (node.onionKey !== null)
+    lines.push([
+      'onion key',
+      `since ${new Date(node.onionKey.since).toISOString()}, replaced ${new Date(node.onionKey.rotatesAt).toISOString()}`,
+    ])
   lines.push(['view', `${countsText(node.view.known)} known; ${countsText(node.view.eligible)} eligible`])
   for (const guard of node.guards ?? []) {
     lines.push([
