@@ -1,6 +1,7 @@
 import { type Random, SeededRandom } from '../base/index.ts'
 import { PacketBatch } from './batch.ts'
-import type { Medium, PacketPort, PacketPortHandlers, PortStats } from './port.ts'
+import type { PacketPort, PacketPortHandlers } from './port.ts'
+import { PortAround } from './port-around.ts'
 
 /** What a bad path does to packets. Shares are from 0 to 1; what is left out does not happen. */
 export interface Faults {
@@ -160,10 +161,9 @@ export interface FaultyPortOptions {
 }
 
 /** A port behind a bad path, either way. What is sent is always taken: a path has no backpressure, it loses. */
-export class FaultyPort implements PacketPort {
+export class FaultyPort extends PortAround {
   readonly outgoing: FaultyPath
   readonly incoming: FaultyPath
-  readonly #port: PacketPort
   readonly #time: FaultTime
   readonly #out: PacketBatch
   readonly #in: PacketBatch
@@ -175,7 +175,7 @@ export class FaultyPort implements PacketPort {
   #ended = false
 
   constructor(port: PacketPort, options: FaultyPortOptions) {
-    this.#port = port
+    super(port)
     this.#time = options.time
     this.outgoing = new FaultyPath(options.outgoing ?? {}, new SeededRandom(options.random.int(2 ** 32)))
     this.incoming = new FaultyPath(options.incoming ?? {}, new SeededRandom(options.random.int(2 ** 32)))
@@ -183,25 +183,9 @@ export class FaultyPort implements PacketPort {
     this.#in = new PacketBatch(64, 64 * (port.mtu + 3))
   }
 
-  get name(): string {
-    return this.#port.name
-  }
-
-  get medium(): Medium {
-    return this.#port.medium
-  }
-
-  get mtu(): number {
-    return this.#port.mtu
-  }
-
-  get stats(): Readonly<PortStats> {
-    return this.#port.stats
-  }
-
   attach(handlers: PacketPortHandlers): void {
     this.#handlers = handlers
-    this.#port.attach({
+    this.port.attach({
       packets: (batch) => {
         const now = this.#time.now()
         for (let i = 0; i < batch.count; i++) this.incoming.push(batch.packet(i), now)
@@ -218,27 +202,27 @@ export class FaultyPort implements PacketPort {
     })
   }
 
-  send(batch: PacketBatch, from = 0): number {
+  override send(batch: PacketBatch, from = 0): number {
     const now = this.#time.now()
     if (!this.#ended) for (let i = from; i < batch.count; i++) this.outgoing.push(batch.packet(i), now)
     this.#armOut()
     return batch.count - from
   }
 
-  pause(): void {
+  override pause(): void {
     this.#paused = true
-    this.#port.pause()
+    this.port.pause()
   }
 
-  resume(): void {
+  override resume(): void {
     this.#paused = false
-    this.#port.resume()
+    this.port.resume()
     this.#armIn()
   }
 
-  close(): void {
+  override close(): void {
     this.#stop()
-    this.#port.close()
+    this.port.close()
   }
 
   #stop(): void {
@@ -264,7 +248,7 @@ export class FaultyPort implements PacketPort {
       fill(batch, this.outgoing, this.#time.now())
       if (batch.count === 0) break
       // What the port has no room for is lost here: the path's own queue is where packets wait.
-      const taken = this.#port.send(batch)
+      const taken = this.port.send(batch)
       this.outgoing.lost += batch.count - taken
       this.#full = taken < batch.count
     }

@@ -1,5 +1,6 @@
 import type { PacketBatch } from './batch.ts'
-import type { Medium, PacketPort, PacketPortHandlers, PortStats } from './port.ts'
+import type { Medium, PacketPort, PacketPortHandlers } from './port.ts'
+import { PortAround } from './port-around.ts'
 
 /** LINKTYPE_RAW (IPv4 or IPv6 without a link header) and LINKTYPE_ETHERNET of tcpdump.org's list. */
 const linkTypes: Readonly<Record<Medium, number>> = { ip: 101, ethernet: 1 }
@@ -97,29 +98,12 @@ export class PcapWriter {
 }
 
 /** A port whose packets, both ways, are written to a capture as they pass. A packet that is sent is recorded once the port has taken it. */
-export class PcapTracer implements PacketPort {
-  readonly #port: PacketPort
+export class PcapTracer extends PortAround {
   readonly #writer: PcapWriter
 
   constructor(port: PacketPort, options: PcapOptions) {
-    this.#port = port
+    super(port)
     this.#writer = new PcapWriter(port.medium, options)
-  }
-
-  get name(): string {
-    return this.#port.name
-  }
-
-  get medium(): Medium {
-    return this.#port.medium
-  }
-
-  get mtu(): number {
-    return this.#port.mtu
-  }
-
-  get stats(): Readonly<PortStats> {
-    return this.#port.stats
   }
 
   /** Packets that are not in the capture. */
@@ -128,7 +112,7 @@ export class PcapTracer implements PacketPort {
   }
 
   attach(handlers: PacketPortHandlers): void {
-    this.#port.attach({
+    this.port.attach({
       packets: (batch) => {
         this.#writer.record(batch)
         handlers.packets(batch)
@@ -138,23 +122,11 @@ export class PcapTracer implements PacketPort {
     })
   }
 
-  send(batch: PacketBatch, from = 0): number {
+  override send(batch: PacketBatch, from = 0): number {
     // As it was sent: the port may change the bytes of a batch that it is lent.
     const records = this.#writer.prepare(batch, from, batch.count)
-    const taken = this.#port.send(batch, from)
+    const taken = this.port.send(batch, from)
     this.#writer.write(records, batch, from, from + taken)
     return taken
-  }
-
-  pause(): void {
-    this.#port.pause()
-  }
-
-  resume(): void {
-    this.#port.resume()
-  }
-
-  close(): void {
-    this.#port.close()
   }
 }

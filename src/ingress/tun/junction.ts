@@ -1,5 +1,4 @@
-import type { Medium, PacketPort, PacketPortHandlers, PortStats } from '../../packet/index.ts'
-import { PacketBatch } from '../../packet/index.ts'
+import { PacketBatch, type PacketPort, type PacketPortHandlers, PortAround } from '../../packet/index.ts'
 
 /** Packets that do not come from the stack and wait for the device, at most; beyond it they are dropped, as a router's queue would. */
 const QUEUE_PACKETS = 512
@@ -8,8 +7,7 @@ const QUEUE_PACKETS = 512
  * Stands between a device and the stack: shows itself to the stack as the port, lets a sorter have each batch first, and lets others send to the
  * device too, each under the device's backpressure.
  */
-export class Junction implements PacketPort {
-  readonly #port: PacketPort
+export class Junction extends PortAround {
   readonly #sort: (batch: PacketBatch) => PacketBatch
   readonly #queue: PacketBatch
   #taken = 0
@@ -20,29 +18,13 @@ export class Junction implements PacketPort {
 
   /** @param sort gives the packets that the stack is to have: the batch itself, or another that is lent until the next call */
   constructor(port: PacketPort, sort: (batch: PacketBatch) => PacketBatch) {
-    this.#port = port
+    super(port)
     this.#sort = sort
     this.#queue = new PacketBatch(QUEUE_PACKETS, QUEUE_PACKETS * (port.mtu + 3))
   }
 
-  get name(): string {
-    return this.#port.name
-  }
-
-  get medium(): Medium {
-    return this.#port.medium
-  }
-
-  get mtu(): number {
-    return this.#port.mtu
-  }
-
-  get stats(): Readonly<PortStats> {
-    return this.#port.stats
-  }
-
   attach(handlers: PacketPortHandlers): void {
-    this.#port.attach({
+    this.port.attach({
       packets: (batch) => {
         const rest = this.#sort(batch)
         if (rest.count > 0) handlers.packets(rest)
@@ -62,7 +44,7 @@ export class Junction implements PacketPort {
     })
   }
 
-  send(batch: PacketBatch, from = 0): number {
+  override send(batch: PacketBatch, from = 0): number {
     this.flush()
     return this.#full ? 0 : this.#forward(batch, from)
   }
@@ -84,20 +66,8 @@ export class Junction implements PacketPort {
     this.#taken = 0
   }
 
-  pause(): void {
-    this.#port.pause()
-  }
-
-  resume(): void {
-    this.#port.resume()
-  }
-
-  close(): void {
-    this.#port.close()
-  }
-
   #forward(batch: PacketBatch, from: number): number {
-    const taken = this.#port.send(batch, from)
+    const taken = this.port.send(batch, from)
     this.#full = taken < batch.count - from
     return taken
   }
