@@ -1,7 +1,7 @@
 /** A rate limit: `rate` tokens a second, at most `burst` at once. Pure: the time is an argument (milliseconds, monotonic). */
 export class TokenBucket {
-  readonly #perMs: number
-  readonly #burst: number
+  #perMs: number
+  #burst: number
   #tokens: number
   #at: number
 
@@ -10,6 +10,14 @@ export class TokenBucket {
     this.#burst = burst
     this.#tokens = burst
     this.#at = now
+  }
+
+  /** Another rate from now on; what there is stays, up to the new burst. */
+  configure(ratePerSecond: number, burst: number, now: number): void {
+    this.#refill(now)
+    this.#perMs = ratePerSecond / 1000
+    this.#burst = burst
+    this.#tokens = Math.min(this.#tokens, burst)
   }
 
   /** Takes `count` tokens, or none and returns false. */

@@ -24,8 +24,8 @@ export class Circuit implements ExitCircuit {
   readonly #associations = new Set<ExitDatagrams>()
   readonly #leases = new Set<LeasedPort>()
   #dns: DnsCircuit | null = null
-  readonly #rate: ByteRate
-  readonly #connects: TokenBucket | null
+  #rate!: ByteRate
+  #connects!: TokenBucket | null
   readonly #over = new AbortController()
   /** Connecting and connected. */
   #streams = 0
@@ -34,7 +34,12 @@ export class Circuit implements ExitCircuit {
 
   constructor(exit: ExitEngine) {
     this.#exit = exit
-    const { config, now } = exit.m
+    this.reconfigure()
+  }
+
+  /** The rates are those of the configuration now, for what is opened from now on. */
+  reconfigure(): void {
+    const { config, now } = this.#exit.m
     this.#rate = new ByteRate(config.rateBytesPerSecondPerCircuit, now)
     this.#connects = config.connectsPerSecond === 0 ? null : new TokenBucket(config.connectsPerSecond, config.connectBurst, now())
   }

@@ -89,6 +89,7 @@ export class ExitEngine implements Exit {
   reconfigure(): void {
     this.policy = newPolicy(this.m)
     this.rate = newRate(this.m)
+    for (const circuit of this.circuits) circuit.reconfigure()
   }
 
   openCircuit(): ExitCircuit {

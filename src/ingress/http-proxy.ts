@@ -43,7 +43,6 @@ export class HttpProxy {
   readonly #logger: Logger
   readonly #listeners: Listeners
   readonly #agent: CircuitAgent
-  readonly #check: ReturnType<typeof credentialChecker>
   /** Connections that came by an address where credentials are asked for. */
   readonly #guarded = new WeakSet<object>()
   /** Connections over the limit. */
@@ -55,7 +54,6 @@ export class HttpProxy {
     this.#config = config
     this.#client = modules.client
     this.#logger = modules.logger.child('http')
-    this.#check = credentialChecker(config.credentials)
     this.#agent = new CircuitAgent({
       open: async (target, isolation, signal) => (await this.#client.connect(target, { isolation, signal })).stream,
       idleTimeoutMs: config.upstreamIdleTimeoutMs,
@@ -64,7 +62,9 @@ export class HttpProxy {
     this.#listeners = new Listeners({
       name: 'ingress.http',
       listen: config.listen,
-      maxConnections: config.maxConnections,
+      get maxConnections() {
+        return config.maxConnections
+      },
       createServer: (address) => this.#createServer(address),
       refuse: (socket) => this.#surplus.add(socket), // told at its first request
       logger: this.#logger,
@@ -108,9 +108,8 @@ export class HttpProxy {
     })
     server.maxHeadersCount = 0 // bounded by maxHeaderSize; a count would drop fields in silence
     server.timeout = config.idleTimeoutMs
-    const guarded = config.requireCredentials || !address.loopback
     server.on('connection', (socket: Socket) => {
-      if (guarded) this.#guarded.add(socket)
+      if (config.requireCredentials || !address.loopback) this.#guarded.add(socket)
       this.#listeners.admit(socket)
     })
     server.on('request', (message, response) => this.#request(message, response))
@@ -318,7 +317,7 @@ export class HttpProxy {
       throw new Refused({ status: 503, error: 'connection_limit_reached', title: 'Too many connections', detail: 'Try again later.' })
     }
     const credentials = parseBasic(message.headers['proxy-authorization'])
-    if (this.#guarded.has(message.socket) && !(credentials && this.#check(credentials))) {
+    if (this.#guarded.has(message.socket) && !(credentials && credentialChecker(this.#config.credentials)(credentials))) {
       throw new Refused({
         status: 407,
         error: null,

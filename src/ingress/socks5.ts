@@ -29,7 +29,6 @@ export class SocksServer {
   readonly #client: ClientService
   readonly #logger: Logger
   readonly #listeners: Listeners
-  readonly #check: ReturnType<typeof credentialChecker>
   #associations = 0
   #asked = 0
   #refused = 0
@@ -38,11 +37,12 @@ export class SocksServer {
     this.#config = config
     this.#client = modules.client
     this.#logger = modules.logger.child('socks')
-    this.#check = credentialChecker(config.credentials)
     this.#listeners = new Listeners({
       name: 'ingress.socks',
       listen: config.listen,
-      maxConnections: config.maxConnections,
+      get maxConnections() {
+        return config.maxConnections
+      },
       createServer: (address) => createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#accept(socket, address)),
       refuse: (socket) => sayAndClose(socket, encodeMethod(AuthMethod.notAcceptable)),
       logger: this.#logger,
@@ -72,7 +72,7 @@ export class SocksServer {
   #accept(socket: Socket, address: ListenAddress): void {
     if (!this.#listeners.admit(socket)) return
     const guarded = this.#config.requireCredentials || !address.loopback
-    const handshake = new SocksHandshake({ checkCredentials: guarded ? this.#check : null })
+    const handshake = new SocksHandshake({ checkCredentials: guarded ? credentialChecker(this.#config.credentials) : null })
     const slow = setTimeout(() => socket.destroy(), this.#config.handshakeTimeoutMs)
     const gone = (): void => {
       socket.destroy()

@@ -26,11 +26,11 @@ export async function startClient(
   vpn: NodeVpn | null,
   event: (event: PoolEvent) => void,
 ): Promise<ClientParts> {
-  const { config, modules, suite, view, countries, clocks, logger, store, stops } = ground
+  const { config, live, modules, suite, view, countries, clocks, logger, store, stops } = ground
   const guards = (await store.loadState(GUARDS_FILE, (bytes) => restoreGuards(config, bytes))) ?? new GuardSample(config.path)
   const saver = new GuardSaver(ground, guards)
   stops.push(() => saver.stop())
-  const options = ground.live.section('client')
+  const options = live.section('client')
   const wishes = (path: PathConfig) => constraintsOf(path, self, countries.countryOf)
   const paths = new PathViews(view, wishes(config.path))
   const pool = new CircuitPool({
@@ -60,12 +60,14 @@ export async function startClient(
   const client = new Client({ config: options, pool, logger: logger.child('client') })
   stops.push(() => client.stop())
   const parts = { client, logger: logger.child('ingress') }
-  const socks = modules.has('ingress') && config.ingress.socks.listen.length > 0 ? new SocksServer(config.ingress.socks, parts) : null
+  const socks =
+    modules.has('ingress') && config.ingress.socks.listen.length > 0 ? new SocksServer(live.section('ingress', 'socks'), parts) : null
   if (socks) {
     await socks.start()
     stops.push(() => socks.stop())
   }
-  const http = modules.has('ingress') && config.ingress.http.listen.length > 0 ? new HttpProxy(config.ingress.http, parts) : null
+  const http =
+    modules.has('ingress') && config.ingress.http.listen.length > 0 ? new HttpProxy(live.section('ingress', 'http'), parts) : null
   if (http) {
     await http.start()
     stops.push(() => http.stop())
@@ -73,8 +75,8 @@ export async function startClient(
   const dns = modules.has('ingress') ? await startDns(ground, client) : null
   pool.plan()
   if (vpn !== null && dns !== null) await vpn.start({ client, pool, guards, dns: dns.service })
-  ground.live.onChange('path', () => {
-    const { path } = ground.live.current
+  live.onChange('path', () => {
+    const { path } = live.current
     paths.constrain(wishes(path))
     guards.configure(path)
     pool.pathsChanged(path)
@@ -84,8 +86,8 @@ export async function startClient(
 
 /** The service that the TUN asks too, and the listener where there is to be one. */
 async function startDns(ground: Ground, client: Client): Promise<{ service: DnsService; server: DnsServer | null }> {
-  const { config, clocks, logger, stops } = ground
-  const { dns } = config.ingress
+  const { live, clocks, logger, stops } = ground
+  const dns = live.section('ingress', 'dns')
   const modules = { client, logger: logger.child('ingress'), now: clocks.now, privateDestinations: privateDestinations(ground) }
   const service = new DnsService(dns, modules)
   stops.push(() => service.close())

@@ -131,10 +131,13 @@ async function startServingNode(
   await service?.start()
   await presence.discovery.start()
   stops.push(rotateKeys(ground, keyring, () => presence.discovery.changed()))
-  ground.live.onChange('exit', () => {
+  const { live } = ground
+  live.onChange('exit', () => {
     parts?.exit?.reconfigure()
     presence.discovery.changed()
   })
+  live.onChange('node', () => presence.discovery.changed())
+  live.onChange('relaying', () => parts?.engine.reconfigure())
   return finish(
     ground,
     listeners,
@@ -246,8 +249,8 @@ async function finish(
 }
 
 /** What this node says of itself in its descriptor; null while there is nothing true to say. */
-function ownFields({ config }: Ground, { announce }: Reach, keyring: OnionKeyring, exit: Exit | null, leaving: boolean): OwnFields | null {
-  const { roles, bandwidthBytesPerSecond, family } = config.node
+function ownFields({ live }: Ground, { announce }: Reach, keyring: OnionKeyring, exit: Exit | null, leaving: boolean): OwnFields | null {
+  const { roles, bandwidthBytesPerSecond, family } = live.current.node
   const announced = announce()
   if (announced === null) return null
   const possible = rolesWhenReached(

@@ -53,9 +53,9 @@ function ownLoopback({ link }: NodeConfig): string | undefined {
 }
 
 async function createPacketBackend(ground: Ground, ownAddresses: () => readonly string[]): Promise<PacketBackend | null> {
-  const { config, suite, clocks, logger } = ground
+  const { config, live, suite, clocks, logger } = ground
   const families = servedFamilies(config.exit, privateDestinations(ground))
-  const shared = { config: config.exit, families, now: clocks.now, logger: logger.child('exit') }
+  const shared = { config: live.section('exit'), families, now: clocks.now, logger: logger.child('exit') }
   switch (config.exit.packets) {
     case 'off':
       return null

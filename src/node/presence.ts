@@ -35,7 +35,7 @@ export async function appear(
     mode: serves ? 'server' : 'client',
     listen: config.link.listen,
     outboundAddress: config.link.outboundAddress,
-    limits: config.link.limits,
+    limits: ground.live.section('link', 'limits'),
     meter: ground.meter,
     memory: ground.memory,
     logger: ground.logger.child('link'),

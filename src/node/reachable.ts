@@ -48,7 +48,7 @@ export async function createReach(
   isViewReady: () => boolean,
   changed: () => void,
 ): Promise<Reach> {
-  const { config, modules, view, suite, store, clocks, warnings, logger } = ground
+  const { config, live, modules, view, suite, store, clocks, warnings, logger } = ground
   const { network, link, node } = config
   const { privateAddresses } = network.admission
   if (parts === null) {
@@ -65,7 +65,7 @@ export async function createReach(
   const service = new NatService(
     {
       config: config.nat,
-      relay: modules.has('nat-relay') ? config.relay : null,
+      relay: modules.has('nat-relay') ? live.section('relay') : null,
       servesStun: modules.has('stun'),
       seed: identity.seed,
       listen: link.listen,

@@ -130,7 +130,7 @@ export class Settings {
     const different = differences(current, config)
     const isLive = (name: string): boolean => {
       const key = keyNames.get(name)!
-      return isLiveKey(current, key.path[0]!, key.path[1]!)
+      return isLiveKey(current, key.path)
     }
     return { changed, applied: different.filter(isLive), restart: different.filter((name) => !isLive(name)) }
   }
@@ -146,7 +146,7 @@ export class Settings {
       ...(usual === undefined ? {} : { default: usual }),
       ...(secret || value === undefined ? {} : { value: value }),
       set: valueAt(written, key.path.map(tomlKey)) !== undefined,
-      live: isLiveKey(current, key.path[0]!, key.path[1]!),
+      live: isLiveKey(current, key.path),
       secret,
       pending: !isDeepStrictEqual(value, valueAt(file, key.path)),
     }

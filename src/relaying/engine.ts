@@ -45,6 +45,7 @@ export interface RelayStats {
   readonly closed: Readonly<Record<string, number>>
   readonly queuedBytes: number
   readonly queueBudgetBytes: number
+  readonly maxCircuits: number
 }
 
 /** How often stalled circuits are looked for. */
@@ -135,6 +136,11 @@ export class RelayEngine {
     return true
   }
 
+  /** The configuration has other values now. Limits are looked at each time; rates are told. */
+  reconfigure(): void {
+    this.#quota.reconfigure(this.#m.now())
+  }
+
   stats(): RelayStats {
     return {
       circuits: this.#circuits.size,
@@ -144,6 +150,7 @@ export class RelayEngine {
       closed: { ...this.#closed },
       queuedBytes: this.#m.meter.total,
       queueBudgetBytes: this.#m.config.queueBudgetBytes,
+      maxCircuits: this.#m.config.maxCircuits,
     }
   }
 

@@ -13,6 +13,9 @@ interface PeerUse {
 
 /** Entries kept for peers without circuits: their buckets must outlive a reconnection, but not grow without end. */
 const MAX_IDLE_PEERS = 4_096
+/** Seconds' worth of handshakes that may come at once: in all, and of one peer. */
+const BURST_SECONDS = 2
+const PEER_BURST_SECONDS = 5
 
 /**
  * Who may open how many circuits, and how fast. A relay is counted by its identity; a client also by its network address,
@@ -28,7 +31,15 @@ export class PeerQuota {
 
   constructor(config: RelayingConfig, now: number) {
     this.#config = config
-    this.#creates = new TokenBucket(config.createsPerSecond, config.createsPerSecond * 2, now)
+    this.#creates = new TokenBucket(config.createsPerSecond, config.createsPerSecond * BURST_SECONDS, now)
+  }
+
+  /** The configuration has other rates now. */
+  reconfigure(now: number): void {
+    const { createsPerSecond, createsPerSecondPerPeer } = this.#config
+    this.#creates.configure(createsPerSecond, createsPerSecond * BURST_SECONDS, now)
+    for (const { creates } of this.#peers.values())
+      creates.configure(createsPerSecondPerPeer, createsPerSecondPerPeer * PEER_BURST_SECONDS, now)
   }
 
   get circuits(): number {
@@ -72,7 +83,7 @@ export class PeerQuota {
     if (!use) {
       if (this.#peers.size >= MAX_IDLE_PEERS) this.#forgetIdle()
       const rate = this.#config.createsPerSecondPerPeer
-      use = { circuits: 0, creates: new TokenBucket(rate, rate * 5, now), usedAt: now }
+      use = { circuits: 0, creates: new TokenBucket(rate, rate * PEER_BURST_SECONDS, now), usedAt: now }
       this.#peers.set(peer, use)
     }
     return use

@@ -26,6 +26,8 @@ export interface TestRelay {
   readonly host: Host
   readonly server: RelayServer
   readonly seed: Uint8Array
+  /** May be changed: it is looked at as a node's settings are. */
+  readonly config: { -readonly [K in keyof RelayServerConfig]: RelayServerConfig[K] }
   readonly candidate: RelayCandidate
   /** `/ip4/…/tcp/…/p2p/ID` */
   readonly address: string
@@ -63,7 +65,8 @@ export async function startRelay(
   const strangers = new Set<NodeId>()
   const state = { isViewReady: true, wallOffsetMs: 0 }
   const addresses = host.addresses().filter((text) => !text.endsWith('/tls'))
-  const server = new RelayServer(relayServerConfig.parse(config), {
+  const values = relayServerConfig.parse(config)
+  const server = new RelayServer(values, {
     host,
     suite,
     seed,
@@ -80,6 +83,7 @@ export async function startRelay(
     host,
     server,
     seed,
+    config: values,
     address: `${addresses[0]}/p2p/${host.id}`,
     candidate: { id: host.id, addresses, ips: [parseIp(parseTcpAddress(addresses[0]!)!.host)], family: [], weight: 1 },
     strangers,

@@ -86,12 +86,15 @@ export class DnsServer {
 
   /** UDP first; TCP then at the ports that it got. */
   async #listen(): Promise<void> {
+    const config = this.#config
     const listen: string[] = []
-    for (const text of this.#config.listen) listen.push(await this.#bind(text))
+    for (const text of config.listen) listen.push(await this.#bind(text))
     this.#listeners = new Listeners({
       name: NAME,
       listen,
-      maxConnections: this.#config.maxConnections,
+      get maxConnections() {
+        return config.maxConnections
+      },
       createServer: () => createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#accept(socket)),
       refuse: (socket) => socket.destroy(),
       logger: this.#logger,

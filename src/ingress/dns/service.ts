@@ -86,10 +86,18 @@ export class DnsService {
     })
     this.#streams = new ResolverStreams({
       client: modules.client,
-      maxStreams: config.maxStreams,
-      openTimeoutMs: config.timeoutMs,
-      idleTimeoutMs: config.streamIdleTimeoutMs,
-      maxAgeMs: config.streamMaxAgeMs,
+      get maxStreams() {
+        return config.maxStreams
+      },
+      get openTimeoutMs() {
+        return config.timeoutMs
+      },
+      get idleTimeoutMs() {
+        return config.streamIdleTimeoutMs
+      },
+      get maxAgeMs() {
+        return config.streamMaxAgeMs
+      },
       now: modules.now,
       foreign: () => this.#counts.foreign++,
     })

@@ -7,11 +7,18 @@ const BURST_SECONDS = 4
 
 /** A rate for each of many keys, in bounded memory. Pure: the time is an argument (monotonic ms). */
 export class RequestRates {
-  readonly #perSecond: number
+  #perSecond: number
   readonly #buckets = new Map<string, TokenBucket>()
 
   constructor(perSecond: number) {
     this.#perSecond = perSecond
+  }
+
+  /** Another rate from now on. What single keys have used is forgotten. */
+  configure(perSecond: number): void {
+    if (perSecond === this.#perSecond) return
+    this.#perSecond = perSecond
+    this.#buckets.clear()
   }
 
   /** Whether one more is within the key's rate. */

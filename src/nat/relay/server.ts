@@ -77,7 +77,6 @@ export class RelayServer {
   readonly #total: TokenBucket
   readonly #pumps = new Set<Pump>()
   readonly #handshakes = new Map<NodeId, number>()
-  readonly #limit: RelayLimit
   #handshakeCount = 0
   #isLeaving = false
   #closing = new AbortController()
@@ -92,7 +91,19 @@ export class RelayServer {
     this.#peerRates = new RequestRates(config.requestsPerSecondPerPeer)
     this.#addressRates = new RequestRates(config.requestsPerSecondPerAddress)
     this.#total = new TokenBucket(config.bytesPerSecond, config.bytesPerSecond * BURST_SECONDS, modules.now())
-    this.#limit = { seconds: Math.ceil(config.connectionMs / 1000), bytes: config.connectionBytes }
+  }
+
+  /** The rates are those of the configuration now; limits are looked at each time. */
+  #followRates(): void {
+    const { bytesPerSecond, requestsPerSecondPerPeer, requestsPerSecondPerAddress } = this.#config
+    this.#total.configure(bytesPerSecond, bytesPerSecond * BURST_SECONDS, this.#modules.now())
+    this.#peerRates.configure(requestsPerSecondPerPeer)
+    this.#addressRates.configure(requestsPerSecondPerAddress)
+  }
+
+  /** What a relayed connection that begins now may be. */
+  get #limit(): RelayLimit {
+    return { seconds: Math.ceil(this.#config.connectionMs / 1000), bytes: this.#config.connectionBytes }
   }
 
   /** Begins to serve. */
@@ -369,6 +380,7 @@ export class RelayServer {
   #sweep(): void {
     const { now } = this.#modules
     const { connectionMs, idleMs, stallMs, bufferBytes } = this.#config
+    this.#followRates()
     this.#expire()
     const at = now()
     const stuck: { pump: Pump; since: number }[] = []

@@ -275,6 +275,27 @@ describe('limits', () => {
     expect(exit.counts.associations).toBe(1)
   })
 
+  it('keeps to other limits and rates as soon as it is told of them, on circuits that are open too', async () => {
+    const config = { ...exitConfig.parse({ connectsPerSecond: 0 }) }
+    const exit = makeExit({}, { config })
+    const circuit = exit.openCircuit()
+    const port = await listen(() => {})
+    const open = async (): Promise<void> => void (await circuit.connect({ host: '127.0.0.1', port }, never))
+    for (let i = 0; i < 5; i++) await open()
+    Object.assign(config, { connectsPerSecond: 1, connectBurst: 2 })
+    exit.reconfigure()
+    await open()
+    await open()
+    await expect(open()).rejects.toMatchObject({ reason: 'resource-limit' })
+    Object.assign(config, { connectsPerSecond: 0, maxStreamsPerCircuit: 8 })
+    exit.reconfigure()
+    await open()
+    await expect(open()).rejects.toMatchObject({ reason: 'resource-limit' })
+    Object.assign(config, { maxStreamsPerCircuit: 512, policy: [`reject *:${port}`, 'accept *:*'] })
+    exit.reconfigure()
+    await expect(open()).rejects.toMatchObject({ reason: 'policy' })
+  })
+
   it.each(['rateBytesPerSecond', 'rateBytesPerSecondPerCircuit'])('hold %s, in both directions, and nothing is lost', async (key) => {
     const size = 150_000
     const port = await listen((socket) => {

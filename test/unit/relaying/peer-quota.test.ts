@@ -25,4 +25,22 @@ describe('the quota', () => {
     expect(quota.admit('nobody 3', false, RELAY_ADDRESS, 0)).toBeNull()
     expect(quota.circuits).toBe(4)
   })
+
+  test('keeps to other rates as soon as it is told of them, those it knows already included', () => {
+    const live = { ...config, maxCircuitsPerClient: 200, maxCircuitsPerAddress: 200, createsPerSecond: 4, createsPerSecondPerPeer: 100 }
+    const quota = new PeerQuota(live, 0)
+    const admitted = (peer: string, now: number): number => {
+      let count = 0
+      while (count < 60 && quota.admit(peer, false, null, now) === null) count++
+      return count
+    }
+    expect(admitted('a', 0)).toBe(8)
+    live.createsPerSecond = 20
+    quota.reconfigure(0)
+    // What was used up comes back, at the new rate.
+    expect([admitted('a', 0), admitted('a', 1_000)]).toEqual([0, 20])
+    live.createsPerSecondPerPeer = 1
+    quota.reconfigure(1_000)
+    expect([admitted('a', 11_000), admitted('b', 11_000)]).toEqual([5, 5])
+  })
 })

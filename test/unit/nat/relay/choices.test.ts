@@ -172,6 +172,8 @@ describe('the other limits', () => {
     const rates = new RequestRates(2)
     const taken = (key: string, now: number): number => Array.from({ length: 20 }, () => rates.take(key, now)).filter(Boolean).length
     expect([taken('a', 0), taken('b', 0), taken('a', 1000), taken('a', 60_000)]).toEqual([8, 8, 2, 8])
+    rates.configure(3)
+    expect([taken('a', 60_000), taken('a', 61_000)]).toEqual([12, 3])
   })
 })
 

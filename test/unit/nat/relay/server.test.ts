@@ -249,6 +249,22 @@ describe('requests', () => {
     expect(await reserve(relay)).toBe(STATUS.ok)
   })
 
+  it('are held to other rates and limits when the configuration has others', async () => {
+    const relay = await startRelay({ requestsPerSecondPerPeer: 1 })
+    const node = await startNode()
+    for (let i = 0; i < 4; i++) expect(await reserve(relay, node)).toBe(STATUS.ok)
+    expect(await reserve(relay, node)).toBe(STATUS.resourceLimitExceeded)
+    Object.assign(relay.config, { requestsPerSecondPerPeer: 100, connectionMs: 33_000 })
+    const tenAtOnce = async (): Promise<boolean> => {
+      for (let i = 0; i < 10; i++) if ((await reserve(relay, node)) !== STATUS.ok) return false
+      return true
+    }
+    while (!(await tenAtOnce())) await new Promise((done) => setTimeout(done, 50))
+    expect((await ask(node, relay, { type: 'reserve' })).answer.limit).toMatchObject({ seconds: 33 })
+    relay.config.maxReservations = 1
+    expect(await reserve(relay)).toBe(STATUS.reservationRefused)
+  })
+
   it('have a rate for each address', async () => {
     const relay = await startRelay({ requestsPerSecondPerAddress: 1 })
     const answers = []
