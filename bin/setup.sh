@@ -17,6 +17,17 @@ shallot_new_enough() {
   [ "${shallot_version%%.*}" -ge "$shallot_wanted" ]
 }
 
+# The Node that `npm ci` has brought. Debian's npm 9 installs the package of this machine and forgets its link in .bin.
+shallot_fetched_node() {
+  for shallot_found in "$root/node_modules/.bin/node" "$root"/node_modules/node-linux-*/bin/node; do
+    if [ -x "$shallot_found" ] && shallot_new_enough "$shallot_found"; then
+      printf '%s\n' "$shallot_found"
+      return 0
+    fi
+  done
+  return 1
+}
+
 # Whether node_modules holds what package-lock.json names, by content: file times say little after a checkout.
 # The copy of the lockfile is left there by the last set-up, so that the usual answer costs one `cmp`.
 shallot_ready() {
@@ -28,19 +39,39 @@ shallot_ready() {
 
 shallot_install() {
   if ! shallot_ready; then
+    # A package has no tests: what only they and the builds need is not fetched.
+    if [ -d "$root/test" ]; then shallot_dev=--include=dev; else shallot_dev=--omit=dev; fi
     # Another set-up, or `npm install` by hand, may have done the work meanwhile.
-    if [ -f "$root/node_modules/.package-lock.json" ] && (cd "$root" && node bin/lock-matches.mjs) 2>/dev/null; then
+    if [ -f "$root/node_modules/.package-lock.json" ] && shallot_matches; then
       cp "$root/package-lock.json" "$root/node_modules/.shallot-lock" 2>/dev/null || :
       return 0
     fi
     command -v npm >/dev/null 2>&1 || shallot_fail "npm is needed once, to fetch the packages named in package-lock.json, and was not found. Install npm (any version since 9), or run \`npm ci\` elsewhere and copy node_modules."
     echo "shallot: fetching packages (npm ci), this happens once ..." >&2
-    # A package has no tests: what only they and the builds need is not fetched.
-    if [ -d "$root/test" ]; then shallot_dev=--include=dev; else shallot_dev=--omit=dev; fi
-    (cd "$root" && npm ci "$shallot_dev" --include=optional --no-audit --no-fund --loglevel=error >&2) ||
-      shallot_fail "\`npm ci\` failed in $root (its message is above)."
+    shallot_npm_ci npm || shallot_fail "\`npm ci\` failed in $root (its message is above)."
+    # npm leaves out binaries whose package doesn't take the Node that npm itself runs on, such as Debian's: then it runs once more, on the Node that
+    # it has just brought. NODE_PATH is where Debian's npm has its own packages.
+    if ! shallot_matches && shallot_fetched=$(shallot_fetched_node); then
+      shallot_npm=$(readlink -f "$(command -v npm)")
+      # npm empties node_modules first: the Node is lent a place outside.
+      shallot_lent=$(mktemp -d) && cp "$shallot_fetched" "$shallot_lent/node" || shallot_fail "there is no room in the temporary folder for a copy of Node.js."
+      (
+        export PATH="$shallot_lent:$PATH" NODE_PATH=/usr/share/nodejs NODE_NO_WARNINGS=1
+        shallot_npm_ci "$shallot_lent/node" "$shallot_npm"
+      ) || shallot_npm_ci npm || shallot_fail "\`npm ci\` failed in $root (its message is above)."
+      rm -rf "$shallot_lent"
+    fi
     cp "$root/package-lock.json" "$root/node_modules/.shallot-lock" || shallot_fail "$root/node_modules is not writable."
   fi
+}
+
+shallot_matches() {
+  (cd "$root" && node bin/lock-matches.mjs "$shallot_dev") 2>/dev/null
+}
+
+# `npm ci` by the program that the arguments name.
+shallot_npm_ci() {
+  (cd "$root" && "$@" ci "$shallot_dev" --include=optional --no-audit --no-fund --loglevel=error >&2)
 }
 
 # One set-up at a time: a second start waits for the first and then finds the work done.
@@ -72,8 +103,8 @@ if [ -n "${SHALLOT_NODE:-}" ]; then
   shallot_new_enough "$SHALLOT_NODE" || shallot_fail "SHALLOT_NODE is $SHALLOT_NODE, which is not a Node.js of version $shallot_wanted or later."
   node=$(command -v "$SHALLOT_NODE")
   case $node in /*) ;; *) node=$PWD/$node ;; esac
-elif [ -x "$root/node_modules/.bin/node" ] && shallot_new_enough "$root/node_modules/.bin/node"; then
-  node=$root/node_modules/.bin/node
+elif shallot_fetched=$(shallot_fetched_node); then
+  node=$shallot_fetched
 elif command -v node >/dev/null 2>&1 && shallot_new_enough node; then
   node=$(command -v node)
 else
