@@ -1,27 +1,15 @@
-import { totalmem } from 'node:os'
-import { constrainedMemory, memoryUsage } from 'node:process'
-import { type Logger, messageOf, type NodeId, ShallotError } from '../base/index.ts'
-import type { CircuitPool, Client, PoolEvent } from '../client/index.ts'
-import type { ServingRole, View } from '../directory/index.ts'
-import type { Exit } from '../egress/index.ts'
-import type { DnsServer, HttpProxy, SocksServer } from '../ingress/index.ts'
-import type { NatFacts, NatService, ReachFacts } from '../nat/index.ts'
-import type { OnionKeyring } from '../onion/index.ts'
-import type { GuardSample } from '../path/index.ts'
-import type { RelayEngine } from '../relaying/index.ts'
+import { messageOf, type NodeId, ShallotError } from '../base/index.ts'
+import type { PoolEvent } from '../client/index.ts'
+import type { ServingRole } from '../directory/index.ts'
+import type { NatFacts, ReachFacts } from '../nat/index.ts'
 import type { VpnFacts } from '../vpn/index.ts'
 import { DRAIN_LIMIT_MS, Drain, type DrainFacts } from './drain.ts'
-import { type Clocks, circuitFacts, guardFacts, onionKeyFacts, relayFacts, roleCounts, streamFacts } from './facts.ts'
-import type { Totals } from './history.ts'
-import type { LiveConfig } from './live-config.ts'
+import { circuitFacts, relayFacts, streamFacts } from './facts.ts'
 import type { NodeLogs } from './log-book.ts'
 import { networkSummary, relayPage } from './network-facts.ts'
-import { ruleChanges } from './network-file.ts'
 import type { NetworkSummary, RelayPage, RelayQuery, TrafficSample } from './network-types.ts'
 import type {
   CircuitFacts,
-  ClientFacts,
-  GuardFacts,
   NodeControl,
   NodeEvent,
   NodeStatus,
@@ -30,64 +18,11 @@ import type {
   VpnSession,
   VpnSessionRequest,
 } from './node-control.ts'
+import type { NodeParts } from './node-parts.ts'
+import { countView, guardsOf, statusOf, totalsOf } from './node-status.ts'
 import { NodeWatch } from './node-watch.ts'
-import type { Presence } from './presence.ts'
 import { natDisabled, notServing } from './reachable.ts'
-import type { RelayCountries } from './relay-countries.ts'
-import { exitFacts, relayingFacts } from './serving-facts.ts'
 import type { Settings, SettingsChange, SettingsChanged, SettingsFacts } from './settings.ts'
-import { VERSION } from './version.ts'
-import type { NodeVpn } from './vpn-parts.ts'
-import type { Warnings } from './warnings.ts'
-
-/** The parts of a node that carries its own traffic. */
-export interface ClientParts {
-  readonly pool: CircuitPool
-  readonly client: Client
-  readonly guards: GuardSample
-  readonly socks: SocksServer | null
-  readonly http: HttpProxy | null
-  readonly dns: DnsServer | null
-  /** What carries whole devices. */
-  readonly vpn: NodeVpn | null
-}
-
-/** The parts of a node that serves circuits. */
-export interface ServingParts {
-  readonly engine: RelayEngine
-  readonly exit: Exit | null
-}
-
-/** What a node has in the network beyond this hour. */
-export interface Standing {
-  readonly keyring: OnionKeyring
-  /** Takes nothing new from now on, and says so in the descriptor. */
-  readonly leave: () => void
-}
-
-export interface NodeParts {
-  readonly live: LiveConfig
-  readonly logs: NodeLogs
-  /** How it appears in the network now: a client's changes. */
-  readonly presence: () => Presence
-  readonly crypto: { readonly name: 'native' | 'portable'; readonly description: string }
-  readonly view: View
-  /** Where the relays of the view are. */
-  readonly countries: RelayCountries
-  readonly client: ClientParts | null
-  readonly serving: ServingParts | null
-  /** How it is reached; null for a pure client, and where the configuration's word is taken. */
-  readonly nat: NatService | null
-  /** Null for a pure client. */
-  readonly standing: Standing | null
-  readonly warnings: Warnings
-  readonly clocks: Clocks
-  readonly logger: Logger
-  /** Resolves when the node is part of the network. */
-  readonly joined: Promise<void>
-  /** What was started, last first: each is stopped before the ones after it in this list. */
-  readonly stops: readonly (() => Promise<void> | void)[]
-}
 
 /** Subscribers of events at once. */
 const MAX_LISTENERS = 64
@@ -157,45 +92,11 @@ export class RunningNode implements NodeControl {
   }
 
   status(): NodeStatus {
-    const { view, client, serving, nat, standing, warnings, clocks } = this.#p
-    const config = this.#p.live.current
-    const { host, discovery } = this.#p.presence()
-    const wall = clocks.wall()
-    const memory = memoryUsage()
-    return {
-      id: this.id,
-      roles: config.node.roles,
-      version: VERSION,
-      pid: process.pid,
+    return statusOf(this.#p, {
       startedAt: this.#startedAt,
-      uptimeMs: wall - this.#startedAt,
       ready: this.#ready,
-      crypto: this.#p.crypto,
-      network: { name: config.network.name, changes: ruleChanges(config.network), bootstrap: config.network.bootstrap },
-      listening: host.addresses(),
-      socks: client?.socks?.addresses[0] ?? null,
-      http: client?.http?.addresses[0] ?? null,
-      dns: client?.dns?.addresses[0] ?? null,
-      control: null,
-      dashboard: null,
-      view: {
-        known: roleCounts(view.relays().map(({ descriptor }) => descriptor.roles)),
-        eligible: roleCounts(view.eligible(wall).map(({ descriptor }) => descriptor.roles)),
-        syncedAt: discovery.status.lastSyncAt,
-      },
-      guards: client ? this.#guards(client) : null,
-      client: client ? this.#clientFacts(client) : null,
-      relaying: serving ? relayingFacts(serving.engine, serving.exit) : null,
-      exit: serving?.exit ? exitFacts(serving.exit) : null,
-      reachability: nat?.facts().state ?? null,
-      natRelay: nat?.relayStats ?? null,
-      stun: nat?.stunStats ?? null,
-      onionKey: standing && serving ? onionKeyFacts(standing.keyring) : null,
       draining: this.#drain?.facts() ?? null,
-      memory: { rssBytes: memory.rss, heapBytes: memory.heapUsed, externalBytes: memory.external, limitBytes: memoryLimit() },
-      links: host.links().length,
-      warnings: warnings.list(),
-    }
+    })
   }
 
   circuits(why: boolean): readonly CircuitFacts[] {
@@ -393,47 +294,20 @@ export class RunningNode implements NodeControl {
     }
     if (this.#viewTold.version === view.version || clocks.now() - this.#viewTold.at < VIEW_EVENT_MS) return
     this.#viewTold = { version: view.version, at: clocks.now() }
-    this.#emit({ type: 'view', at: clocks.wall(), ...this.#countView() })
-  }
-
-  #countView(): { known: number; eligible: number } {
-    const { view, clocks } = this.#p
-    return { known: view.relays().length, eligible: view.eligible(clocks.wall()).length }
+    this.#emit({ type: 'view', at: clocks.wall(), ...countView(this.#p) })
   }
 
   #startWatch(): NodeWatch {
-    const { client, nat, clocks } = this.#p
+    const { nat, clocks } = this.#p
     return new NodeWatch({
       clocks,
       emit: (event) => this.#emit(event),
-      totals: () => this.#totals(),
-      countView: () => this.#countView(),
+      totals: () => totalsOf(this.#p),
+      countView: () => countView(this.#p),
       nat: () => nat?.facts() ?? null,
       vpn: () => this.vpn(),
-      guards: () => (client ? this.#guards(client) : []),
+      guards: () => guardsOf(this.#p) ?? [],
     })
-  }
-
-  #totals(): Totals {
-    const { client, serving } = this.#p
-    const facts = client ? this.#clientFacts(client) : null
-    const rtts = (client?.pool.circuits() ?? []).flatMap(({ state, circuit }) => (state === 'ready' ? (circuit?.rttMs ?? []) : []))
-    const relaying = serving?.engine.stats()
-    const exit = serving?.exit?.counts
-    return {
-      sent: facts?.bytesSent ?? 0,
-      received: facts?.bytesReceived ?? 0,
-      rttMs: rtts.length === 0 ? null : Math.min(...rtts),
-      circuitsBuilt: facts?.circuitsBuilt ?? 0,
-      circuitsFailed: facts?.circuitsFailed ?? 0,
-      streamsOpen: facts?.streamsOpen ?? 0,
-      cells: relaying?.cellsRelayed ?? 0,
-      circuitsServed: relaying?.circuits ?? 0,
-      exitBytesIn: exit?.bytesFromServers ?? 0,
-      exitBytesOut: exit?.bytesToServers ?? 0,
-      queuedBytes: relaying?.queuedBytes ?? 0,
-      rssBytes: memoryUsage.rss(),
-    }
   }
 
   /** Few nodes are ever asked for their settings. */
@@ -447,11 +321,6 @@ export class RunningNode implements NodeControl {
     if (changed.length + applied.length === 0) return
     this.#p.logger.info('settings changed', { applied: applied.join(' '), restart: restart.join(' ') })
     this.#emit({ type: 'settings', at: this.#p.clocks.wall(), settings })
-  }
-
-  #guards(client: ClientParts): GuardFacts[] {
-    const warnings = client.guards.warnings()
-    return client.guards.facts(this.#p.clocks.now()).map((guard, rank) => guardFacts(guard, rank, warnings))
   }
 
   /** A guard that fails suspiciously often is said aloud: whether to drop it is the person's to decide. */
@@ -468,30 +337,8 @@ export class RunningNode implements NodeControl {
       )
     }
   }
-
-  #clientFacts({ pool, client }: ClientParts): ClientFacts {
-    const circuits = pool.circuits()
-    const sum = (of: (entry: (typeof circuits)[number]) => number): number => circuits.reduce((total, entry) => total + of(entry), 0)
-    return {
-      circuitsOpen: circuits.filter(({ state }) => state === 'ready' || state === 'retired').length,
-      circuitsBuilding: circuits.filter(({ state }) => state === 'building').length,
-      circuitsBuilt: pool.counts.built,
-      circuitsFailed: pool.counts.failed,
-      streamsOpen: sum((entry) => entry.circuit?.openStreams ?? 0),
-      streamsOpened: client.counts.opened,
-      streamsFailed: client.counts.failed,
-      bytesSent: pool.bytes.sent,
-      bytesReceived: pool.bytes.received,
-    }
-  }
 }
 
 function notAClient(): never {
   throw new ShallotError('not-a-client', 'this node has not the role "client", so it builds no circuits', { kind: 'usage', retry: 'never' })
-}
-
-/** Of the control group, where there is one: what the whole machine has says nothing of this process. */
-function memoryLimit(): number | null {
-  const limit = constrainedMemory()
-  return limit > 0 && limit < totalmem() ? limit : null
 }
