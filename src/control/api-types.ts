@@ -152,6 +152,7 @@ export interface ApiSchemas {
   readonly Ended: Ended
   readonly Event: Event
   readonly ExitFacts: ExitFacts
+  readonly ExitPacketFacts: ExitPacketFacts
   readonly FamilyFacts: FamilyFacts
   readonly Guard: Guard
   readonly Hop: Hop
@@ -465,6 +466,43 @@ export interface ExitFacts {
   readonly bytesToServers: number
   /** Leases for raw packets; null where they are not served. */
   readonly packetLeasesOpen: number | null
+  /** What went through them; null where raw packets are not served. */
+  readonly packets: ExitPacketFacts | null
+  /** Questions of clients to the exit's resolver; of these: answered from memory, refused by rule, failed. */
+  readonly dns: {
+    readonly questions: number
+    readonly remembered: number
+    readonly refused: number
+    readonly failed: number
+  }
+  /** How many there may be at once: exit.max_streams, max_associations, max_packet_leases. */
+  readonly limits: {
+    readonly streams: number
+    readonly associations: number
+    readonly packetLeases: number
+  }
+}
+export interface ExitPacketFacts {
+  readonly packetsFromClients: number
+  readonly packetsToClients: number
+  readonly bytesFromClients: number
+  readonly bytesToClients: number
+  /** Packets that went no further, by reason: policy, rate, malformed, … */
+  readonly dropped: {
+    readonly [k: string]: number
+  }
+  /** What the userspace stack holds and did; null where the kernel has the connections. */
+  readonly stack: {
+    readonly tcpConnections: number
+    readonly udpPorts: number
+    /** Echo requests without an answer yet. */
+    readonly echoes: number
+    readonly bufferBytes: number
+    /** exit.packet_buffer_bytes. */
+    readonly bufferLimitBytes: number
+    /** Segments to clients that were sent again. */
+    readonly retransmissions: number
+  } | null
 }
 export interface LogLevels {
   readonly level: LogLevel
@@ -620,6 +658,8 @@ export interface RoleCounts {
 }
 export interface RelayingFacts {
   readonly circuitsOpen: number
+  /** relaying.max_circuits. */
+  readonly circuitsLimit: number
   readonly circuitsCreated: number
   readonly circuitsRefused: number
   /** Closed because the byte budget was exhausted or they stalled. */

@@ -44,6 +44,8 @@ export interface ExitCounts {
   readonly dns: DnsForwarderCounts | null
   /** Null: raw packets are not served. */
   readonly packets: PacketCounts | null
+  /** How many there may be at once, as of now. */
+  readonly limits: { readonly streams: number; readonly associations: number; readonly packetLeases: number }
 }
 
 export interface Exit extends ExitService {
@@ -115,6 +117,7 @@ export class ExitEngine implements Exit {
   }
 
   get counts(): ExitCounts {
+    const { maxStreams, maxAssociations, maxPacketLeases } = this.m.config
     let { bytesFromServers, bytesToServers } = this
     for (const circuit of this.circuits) {
       for (const socket of circuit.sockets.keys()) {
@@ -133,6 +136,7 @@ export class ExitEngine implements Exit {
       datagrams: { ...this.datagrams },
       dns: this.#forwarder?.counts ?? null,
       packets: this.m.packets?.counts ?? null,
+      limits: { streams: maxStreams, associations: maxAssociations, packetLeases: maxPacketLeases },
     }
   }
 

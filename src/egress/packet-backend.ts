@@ -28,8 +28,23 @@ export interface PacketCounts {
   readonly packetsOut: number
   readonly bytesIn: number
   readonly bytesOut: number
-  /** By reason, such as 'source', 'policy', 'malformed', 'fragment', 'rate', 'limit', 'protocol', 'hop-limit', 'forbidden' (this machine gives no ping sockets). */
+  /** By reason, such as 'source', 'policy', 'malformed', 'fragment', 'rate', 'limit', 'protocol', 'hop-limit', 'queue' (the client takes nothing), 'forbidden' (this machine gives no ping sockets). */
   readonly dropped: Readonly<Record<string, number>>
+  /** What the userspace stack holds and did; null where the kernel has the connections. */
+  readonly stack: StackCounts | null
+}
+
+/** Connections that the exit ends itself, of all leases. */
+export interface StackCounts {
+  readonly tcpConnections: number
+  readonly udpPorts: number
+  /** Echo requests without an answer yet. */
+  readonly echoes: number
+  /** Memory of the connections, and how much of it there may be. */
+  readonly bufferBytes: number
+  readonly bufferLimitBytes: number
+  /** Segments to clients that were sent again. */
+  readonly retransmissions: number
 }
 
 /** What the exit lends a backend for one circuit. */

@@ -1,4 +1,5 @@
-import type { NodeConfig, NodeStatus } from '../node/index.ts'
+import { counter, gauge, type Metric, type Sample } from './metric.ts'
+import { PROCESS_METRICS } from './process-metrics.ts'
 
 /**
  * Every metric of a node: its name, its help, and how it is read from the node's status. Nothing else is published; names and labels follow
@@ -10,55 +11,8 @@ import type { NodeConfig, NodeStatus } from '../node/index.ts'
 export const COUNT_STEP = 8
 /** Bytes of what people do are multiples of this. */
 export const BYTES_STEP = 1 << 20
-
-export interface Source {
-  readonly status: NodeStatus
-  readonly config: NodeConfig
-}
-
-export interface Sample {
-  readonly labels?: Readonly<Record<string, string>>
-  readonly value: number
-}
-
-export interface Metric {
-  readonly name: string
-  readonly help: string
-  readonly type: 'gauge' | 'counter'
-  readonly labels: readonly string[]
-  /** `public`: may be on a page that anybody reads. `local`: about the node's own user, for listeners of the loopback only. */
-  readonly audience: 'public' | 'local'
-  /** What it is made coarser to. */
-  readonly step: number
-  /** Empty where the node has nothing of the kind. */
-  readonly read: (source: Source) => readonly Sample[]
-}
-
-type Read = (source: Source) => readonly Sample[] | number | null | undefined
-interface Options {
-  readonly labels?: readonly string[]
-  readonly step?: number
-  readonly audience?: 'local'
-}
-
-function metric(type: Metric['type'], name: string, help: string, read: Read, { labels = [], step = 1, audience }: Options = {}): Metric {
-  return {
-    name: `shallot_${name}`,
-    help,
-    type,
-    labels,
-    step,
-    audience: audience ?? 'public',
-    read: (source) => {
-      const value = read(source)
-      return value === null || value === undefined ? [] : typeof value === 'number' ? [{ value }] : value
-    },
-  }
-}
-
-const gauge = (name: string, help: string, read: Read, options?: Options): Metric => metric('gauge', name, help, read, options)
-const counter = (name: string, help: string, read: Read, options?: Options): Metric =>
-  metric('counter', `${name}_total`, help, read, options)
+/** Packets of what people do: about a MiB of full ones. */
+export const PACKETS_STEP = 1024
 
 const counts = { step: COUNT_STEP } as const
 const bytes = { step: BYTES_STEP } as const
@@ -68,22 +22,24 @@ const ownCounts = { step: COUNT_STEP, audience: 'local' } as const
 
 export const METRICS: readonly Metric[] = [
   gauge(
-    'build_info',
+    'shallot_build_info',
     'The version of the program and its implementation of the primitives; always 1.',
     ({ status }) => [{ labels: { version: status.version, crypto: status.crypto.name }, value: 1 }],
     { labels: ['version', 'crypto'] },
   ),
-  gauge('node_role', 'Roles of the node; always 1.', ({ status }) => status.roles.map((role) => ({ labels: { role }, value: 1 })), {
+  gauge('shallot_node_role', 'Roles of the node; always 1.', ({ status }) => status.roles.map((role) => ({ labels: { role }, value: 1 })), {
     labels: ['role'],
   }),
-  gauge('node_ready', 'Whether the node does what its roles say.', ({ status }) => Number(status.ready)),
-  gauge('node_draining', 'Whether the node is leaving and takes no new circuits.', ({ status }) => Number(status.draining !== null)),
-  gauge('node_warnings', 'Warnings that shallot status shows.', ({ status }) => status.warnings.length),
-  gauge('node_start_timestamp_seconds', 'When the node was started.', ({ status }) => Math.floor(status.startedAt / 1000)),
-  gauge('links', 'Links to other nodes.', ({ status }) => status.links, counts),
-  gauge('memory_limit_bytes', 'What the system lets the process have.', ({ status }) => status.memory.limitBytes),
+  gauge('shallot_node_ready', 'Whether the node does what its roles say.', ({ status }) => Number(status.ready)),
+  gauge('shallot_node_draining', 'Whether the node is leaving and takes no new circuits.', ({ status }) =>
+    Number(status.draining !== null),
+  ),
+  gauge('shallot_node_warnings', 'Warnings that shallot status shows.', ({ status }) => status.warnings.length),
+  gauge('shallot_node_start_timestamp_seconds', 'When the node was started.', ({ status }) => Math.floor(status.startedAt / 1000)),
+  gauge('shallot_links', 'Links to other nodes.', ({ status }) => status.links, counts),
+  gauge('shallot_memory_limit_bytes', 'What the system lets the process have.', ({ status }) => status.memory.limitBytes),
   gauge(
-    'view_relays',
+    'shallot_view_relays',
     'Relays of the view by what they are to this node; the role total is all of them.',
     ({ status: { view } }) =>
       (['known', 'eligible'] as const).flatMap((state) =>
@@ -92,49 +48,70 @@ export const METRICS: readonly Metric[] = [
     { labels: ['state', 'role'] },
   ),
   gauge(
-    'view_synced_timestamp_seconds',
+    'shallot_view_synced_timestamp_seconds',
     'When the view was last compared with that of a peer.',
     ({ status: { view } }) => (view.syncedAt === null ? null : Math.floor(view.syncedAt / 1000)),
     { step: 60 },
   ),
 
-  gauge('relay_circuits', 'Circuits that are served.', ({ status: { relaying } }) => relaying?.circuitsOpen, counts),
-  counter('relay_circuits_created', 'Circuits that were opened here.', ({ status: { relaying } }) => relaying?.circuitsCreated, counts),
+  gauge('shallot_relay_circuits', 'Circuits that are served.', ({ status: { relaying } }) => relaying?.circuitsOpen, counts),
+  gauge('shallot_relay_circuits_limit', 'How many circuits may be served.', ({ status: { relaying } }) => relaying?.circuitsLimit),
   counter(
-    'relay_circuits_refused',
+    'shallot_relay_circuits_opened',
+    'Circuits that were opened here.',
+    ({ status: { relaying } }) => relaying?.circuitsCreated,
+    counts,
+  ),
+  counter(
+    'shallot_relay_circuits_refused',
     'Circuits that were refused.',
     ({ status: { relaying } }) => relaying && tally(relaying.refused),
     byReason,
   ),
-  counter('relay_circuits_closed', 'Circuits that ended.', ({ status: { relaying } }) => relaying && tally(relaying.closed), byReason),
-  counter('relay_cells', 'Cells forwarded.', ({ status: { relaying } }) => relaying?.cellsForwarded, { step: 2048 }),
-  counter('relay_bytes', 'Bytes of the cells forwarded.', ({ status: { relaying } }) => relaying?.bytesForwarded, bytes),
-  gauge('relay_queued_bytes', 'Bytes of cells that wait in queues.', ({ status: { relaying } }) => relaying?.budget.usedBytes, bytes),
-  gauge('relay_queue_limit_bytes', 'How many bytes of cells may wait.', ({ status: { relaying } }) => relaying?.budget.limitBytes),
+  counter(
+    'shallot_relay_circuits_closed',
+    'Circuits that ended.',
+    ({ status: { relaying } }) => relaying && tally(relaying.closed),
+    byReason,
+  ),
+  counter('shallot_relay_cells', 'Cells forwarded.', ({ status: { relaying } }) => relaying?.cellsForwarded, { step: 2048 }),
+  counter('shallot_relay_bytes', 'Bytes of the cells forwarded.', ({ status: { relaying } }) => relaying?.bytesForwarded, bytes),
   gauge(
-    'onion_key_start_timestamp_seconds',
+    'shallot_relay_queued_bytes',
+    'Bytes of cells that wait in queues.',
+    ({ status: { relaying } }) => relaying?.budget.usedBytes,
+    bytes,
+  ),
+  gauge('shallot_relay_queue_limit_bytes', 'How many bytes of cells may wait.', ({ status: { relaying } }) => relaying?.budget.limitBytes),
+  gauge(
+    'shallot_onion_key_start_timestamp_seconds',
     'When the onion key was made.',
     ({ status: { onionKey } }) => onionKey && Math.floor(onionKey.since / 1000),
   ),
   gauge(
-    'onion_key_expiry_timestamp_seconds',
+    'shallot_onion_key_expiry_timestamp_seconds',
     'When the onion key is replaced.',
     ({ status: { onionKey } }) => onionKey && Math.floor(onionKey.rotatesAt / 1000),
   ),
 
   gauge(
-    'exit_packet_backend_info',
+    'shallot_exit_packet_backend_info',
     'How raw packets leave; always 1.',
     ({ status, config }) => status.exit && [{ labels: { backend: config.exit.packets }, value: 1 }],
     { labels: ['backend'] },
   ),
-  gauge('exit_streams', 'TCP streams open at the exit.', ({ status: { exit } }) => exit?.streamsOpen, counts),
-  gauge('exit_associations', 'UDP associations open at the exit.', ({ status: { exit } }) => exit?.associationsOpen, counts),
-  gauge('exit_packet_leases', 'Leases for raw packets open at the exit.', ({ status: { exit } }) => exit?.packetLeasesOpen, counts),
-  counter('exit_streams_opened', 'TCP streams opened at the exit.', ({ status: { exit } }) => exit?.streamsOpened, counts),
-  counter('exit_refused', 'What was asked of the exit and not served.', ({ status: { exit } }) => exit && tally(exit.refused), byReason),
+  gauge('shallot_exit_streams', 'TCP streams open at the exit.', ({ status: { exit } }) => exit?.streamsOpen, counts),
+  gauge('shallot_exit_associations', 'UDP associations open at the exit.', ({ status: { exit } }) => exit?.associationsOpen, counts),
+  gauge('shallot_exit_packet_leases', 'Leases for raw packets open at the exit.', ({ status: { exit } }) => exit?.packetLeasesOpen, counts),
+  counter('shallot_exit_streams_opened', 'TCP streams opened at the exit.', ({ status: { exit } }) => exit?.streamsOpened, counts),
   counter(
-    'exit_bytes',
+    'shallot_exit_refused',
+    'What was asked of the exit and not served.',
+    ({ status: { exit } }) => exit && tally(exit.refused),
+    byReason,
+  ),
+  counter(
+    'shallot_exit_bytes',
     'Payload bytes between the exit and servers, whatever carried them.',
     ({ status: { exit } }) =>
       exit && [
@@ -143,41 +120,116 @@ export const METRICS: readonly Metric[] = [
       ],
     byDirection,
   ),
+  gauge('shallot_exit_streams_limit', 'How many TCP streams may be open.', ({ status: { exit } }) => exit?.limits.streams),
+  gauge('shallot_exit_associations_limit', 'How many UDP associations may be open.', ({ status: { exit } }) => exit?.limits.associations),
+  counter('shallot_exit_dns_questions', 'Questions to the resolver of the exit.', ({ status: { exit } }) => exit?.dns.questions, counts),
+  counter(
+    'shallot_exit_dns_remembered',
+    'Questions that were answered from memory.',
+    ({ status: { exit } }) => exit?.dns.remembered,
+    counts,
+  ),
+  counter(
+    'shallot_exit_dns_unanswered',
+    'Questions that were refused by rule, or that failed.',
+    ({ status: { exit } }) => exit && tally({ refused: exit.dns.refused, failed: exit.dns.failed }),
+    byReason,
+  ),
 
   gauge(
-    'nat_relay_reservations',
+    'shallot_exit_packet_leases_limit',
+    'How many leases for raw packets may be open.',
+    ({ status: { exit } }) => exit?.packets && exit.limits.packetLeases,
+  ),
+  counter(
+    'shallot_exit_packets',
+    'Raw packets of clients, and for them.',
+    ({ status: { exit } }) =>
+      exit?.packets && [
+        { labels: { direction: 'from_clients' }, value: exit.packets.packetsFromClients },
+        { labels: { direction: 'to_clients' }, value: exit.packets.packetsToClients },
+      ],
+    { labels: ['direction'], step: PACKETS_STEP },
+  ),
+  counter(
+    'shallot_exit_packet_bytes',
+    'Bytes of raw packets.',
+    ({ status: { exit } }) =>
+      exit?.packets && [
+        { labels: { direction: 'from_clients' }, value: exit.packets.bytesFromClients },
+        { labels: { direction: 'to_clients' }, value: exit.packets.bytesToClients },
+      ],
+    byDirection,
+  ),
+  counter(
+    'shallot_exit_packets_dropped',
+    'Raw packets that went no further.',
+    ({ status: { exit } }) => exit?.packets && tally(exit.packets.dropped),
+    byReason,
+  ),
+  gauge(
+    'shallot_exit_packet_flows',
+    'Connections, UDP ports and pings that the userspace stack has open.',
+    ({ status: { exit } }) =>
+      exit?.packets?.stack && [
+        { labels: { protocol: 'tcp' }, value: exit.packets.stack.tcpConnections },
+        { labels: { protocol: 'udp' }, value: exit.packets.stack.udpPorts },
+        { labels: { protocol: 'icmp' }, value: exit.packets.stack.echoes },
+      ],
+    { labels: ['protocol'], step: COUNT_STEP },
+  ),
+  gauge(
+    'shallot_exit_packet_buffer_bytes',
+    'Memory of the connections of the userspace stack.',
+    ({ status: { exit } }) => exit?.packets?.stack?.bufferBytes,
+    bytes,
+  ),
+  gauge(
+    'shallot_exit_packet_buffer_limit_bytes',
+    'How much of it there may be.',
+    ({ status: { exit } }) => exit?.packets?.stack?.bufferLimitBytes,
+  ),
+  counter(
+    'shallot_exit_packet_retransmissions',
+    'TCP segments that the userspace stack sent again to clients.',
+    ({ status: { exit } }) => exit?.packets?.stack?.retransmissions,
+    counts,
+  ),
+
+  gauge(
+    'shallot_nat_relay_reservations',
     'Nodes behind NAT that have a place at this relay.',
     ({ status: { natRelay } }) => natRelay?.reservations.open,
     counts,
   ),
-  counter('nat_relay_reservations_granted', 'Places given.', ({ status: { natRelay } }) => natRelay?.reservations.granted, counts),
+  counter('shallot_nat_relay_reservations_granted', 'Places given.', ({ status: { natRelay } }) => natRelay?.reservations.granted, counts),
   counter(
-    'nat_relay_reservations_refused',
+    'shallot_nat_relay_reservations_refused',
     'Places refused.',
     ({ status: { natRelay } }) => natRelay && tally(natRelay.reservations.refused),
     byReason,
   ),
   counter(
-    'nat_relay_reservations_ended',
+    'shallot_nat_relay_reservations_ended',
     'Places that ended.',
     ({ status: { natRelay } }) => natRelay && tally(natRelay.reservations.ended),
     byReason,
   ),
-  gauge('nat_relay_connections', 'Relayed connections.', ({ status: { natRelay } }) => natRelay?.connections.open, counts),
+  gauge('shallot_nat_relay_connections', 'Relayed connections.', ({ status: { natRelay } }) => natRelay?.connections.open, counts),
   counter(
-    'nat_relay_connections_opened',
+    'shallot_nat_relay_connections_opened',
     'Relayed connections that were opened.',
     ({ status: { natRelay } }) => natRelay?.connections.total,
     counts,
   ),
   counter(
-    'nat_relay_connections_refused',
+    'shallot_nat_relay_connections_refused',
     'Relayed connections that were refused.',
     ({ status: { natRelay } }) => natRelay && tally(natRelay.connections.refused),
     byReason,
   ),
   counter(
-    'nat_relay_bytes',
+    'shallot_nat_relay_bytes',
     'Bytes relayed.',
     ({ status: { natRelay } }) =>
       natRelay && [
@@ -186,12 +238,12 @@ export const METRICS: readonly Metric[] = [
       ],
     byDirection,
   ),
-  gauge('nat_relay_held_bytes', 'Bytes held for slow sides.', ({ status: { natRelay } }) => natRelay?.bytes.held, bytes),
+  gauge('shallot_nat_relay_held_bytes', 'Bytes held for slow sides.', ({ status: { natRelay } }) => natRelay?.bytes.held, bytes),
 
-  counter('stun_requests', 'STUN requests.', ({ status: { stun } }) => stun?.requests, counts),
-  counter('stun_answers', 'STUN answers.', ({ status: { stun } }) => stun?.answers, counts),
+  counter('shallot_stun_requests', 'STUN requests.', ({ status: { stun } }) => stun?.requests, counts),
+  counter('shallot_stun_answers', 'STUN answers.', ({ status: { stun } }) => stun?.answers, counts),
   counter(
-    'stun_dropped',
+    'shallot_stun_dropped',
     'STUN datagrams not answered.',
     ({ status: { stun } }) =>
       stun &&
@@ -204,7 +256,7 @@ export const METRICS: readonly Metric[] = [
     byReason,
   ),
   counter(
-    'stun_bytes',
+    'shallot_stun_bytes',
     'Bytes of STUN.',
     ({ status: { stun } }) =>
       stun && [
@@ -215,7 +267,7 @@ export const METRICS: readonly Metric[] = [
   ),
 
   gauge(
-    'client_circuits',
+    'shallot_client_circuits',
     "The client's circuits.",
     ({ status: { client } }) =>
       client && [
@@ -224,18 +276,23 @@ export const METRICS: readonly Metric[] = [
       ],
     { labels: ['state'], step: 1, audience: 'local' },
   ),
-  counter('client_circuits_built', 'Circuits that the client built.', ({ status: { client } }) => client?.circuitsBuilt, ownCounts),
+  counter('shallot_client_circuits_built', 'Circuits that the client built.', ({ status: { client } }) => client?.circuitsBuilt, ownCounts),
   counter(
-    'client_circuits_failed',
+    'shallot_client_circuits_failed',
     'Circuits that the client could not build.',
     ({ status: { client } }) => client?.circuitsFailed,
     ownCounts,
   ),
-  gauge('client_streams', "The client's open streams.", ({ status: { client } }) => client?.streamsOpen, ownCounts),
-  counter('client_streams_opened', 'Streams that the client opened.', ({ status: { client } }) => client?.streamsOpened, ownCounts),
-  counter('client_streams_failed', 'Streams that the client could not open.', ({ status: { client } }) => client?.streamsFailed, ownCounts),
+  gauge('shallot_client_streams', "The client's open streams.", ({ status: { client } }) => client?.streamsOpen, ownCounts),
+  counter('shallot_client_streams_opened', 'Streams that the client opened.', ({ status: { client } }) => client?.streamsOpened, ownCounts),
   counter(
-    'client_bytes',
+    'shallot_client_streams_failed',
+    'Streams that the client could not open.',
+    ({ status: { client } }) => client?.streamsFailed,
+    ownCounts,
+  ),
+  counter(
+    'shallot_client_bytes',
     "Payload bytes of the client's circuits.",
     ({ status: { client } }) =>
       client && [
@@ -244,6 +301,8 @@ export const METRICS: readonly Metric[] = [
       ],
     { labels: ['direction'], step: BYTES_STEP, audience: 'local' },
   ),
+
+  ...PROCESS_METRICS,
 ]
 
 /** Reasons are words of this program: what is none is not passed on. */

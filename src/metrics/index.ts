@@ -1,4 +1,5 @@
-export { BYTES_STEP, COUNT_STEP, METRICS, type Metric } from './definitions.ts'
+export { BYTES_STEP, COUNT_STEP, METRICS, PACKETS_STEP } from './definitions.ts'
+export type { Metric } from './metric.ts'
 export { PAGE_AGE_MS } from './page.ts'
 export type { MetricsOptions, MetricsServer } from './server.ts'
 export { startMetrics } from './start.ts'

@@ -1,4 +1,6 @@
-import { METRICS, type Source } from './definitions.ts'
+import { METRICS } from './definitions.ts'
+import type { Source } from './metric.ts'
+import type { RuntimeWatch } from './runtime.ts'
 
 /** A page of metrics, in one of the two formats. */
 export interface Page {
@@ -16,12 +18,14 @@ export const PAGE_AGE_MS = 60_000
  * @param isLocal with the metrics of the node's own user
  */
 export class PageWriter {
-  readonly #source: () => Source
+  readonly #source: () => Omit<Source, 'runtime'>
+  readonly #runtime: Pick<RuntimeWatch, 'facts'>
   readonly #now: () => number
   readonly #pages = new Map<string, { readonly madeAt: number; readonly page: Promise<Page> }>()
 
-  constructor(source: () => Source, now: () => number) {
+  constructor(source: () => Omit<Source, 'runtime'>, runtime: Pick<RuntimeWatch, 'facts'>, now: () => number) {
     this.#source = source
+    this.#runtime = runtime
     this.#now = now
   }
 
@@ -37,10 +41,11 @@ export class PageWriter {
 
   async #make(format: Format, isLocal: boolean): Promise<Page> {
     const { default: client } = await import('prom-client')
+    const runtime = await this.#runtime.facts(this.#now())
     const registry = new client.Registry()
     // Both kinds of registry are one class; its type says which content type it was made with.
     if (format === 'openmetrics') registry.setContentType(client.Registry.OPENMETRICS_CONTENT_TYPE as never)
-    const source = this.#source()
+    const source: Source = { ...this.#source(), runtime }
     for (const { name, help, type, labels, audience, step, read } of METRICS) {
       if (audience === 'local' && !isLocal) continue
       const samples = read(source)
@@ -54,26 +59,12 @@ export class PageWriter {
         for (const { labels: at = {}, value } of samples) made.set(at, coarse(value, step))
       }
     }
-    processMetrics(client, registry)
     return { contentType: registry.contentType, text: await registry.metrics() }
   }
 }
 
 /** Down to a multiple of the step, so that a counter never goes back. */
 function coarse(value: number, step: number): number {
-  return Math.floor(value / step) * step
-}
-
-/** What Prometheus' own libraries say of a process, as of now; without timers and hooks of the engine, which would cost something all the time. */
-function processMetrics(client: typeof import('prom-client'), registry: import('prom-client').Registry): void {
-  const gauge = (name: string, help: string, value: number): void => new client.Gauge({ name, help, registers: [registry] }).set(value)
-  const { rss, heapUsed } = process.memoryUsage()
-  const { user, system } = process.cpuUsage()
-  new client.Counter({ name: 'process_cpu_seconds_total', help: 'CPU time of the process.', registers: [registry] }).inc(
-    Math.floor((user + system) / 1e6),
-  )
-  gauge('process_resident_memory_bytes', 'Resident memory.', coarse(rss, 1 << 20))
-  gauge('nodejs_heap_size_used_bytes', "Memory in use by JavaScript's objects.", coarse(heapUsed, 1 << 20))
-  gauge('process_start_time_seconds', 'When the process was started.', Math.floor(Date.now() / 1000 - process.uptime()))
-  gauge('process_open_resources', 'Handles and requests of the event loop.', coarse(process.getActiveResourcesInfo().length, 8))
+  // Parts of one are divided by a whole number: 0.3 stays 0.3.
+  return step < 1 ? Math.floor(value / step) / Math.round(1 / step) : Math.floor(value / step) * step
 }

@@ -2,7 +2,8 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { formatHostPort, type Logger, messageOf, ShallotError } from '../base/index.ts'
 import { isLoopback, type NodeConfig, type NodeControl, parseIpPort } from '../node/index.ts'
-import { type Format, PageWriter } from './page.ts'
+import { type Format, PAGE_AGE_MS, PageWriter } from './page.ts'
+import { RuntimeWatch } from './runtime.ts'
 
 // Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
 const { createServer } = process.getBuiltinModule('node:http')
@@ -25,12 +26,12 @@ export interface MetricsOptions {
 
 /** See `startMetrics`. */
 export async function serveMetrics(node: Pick<NodeControl, 'status'>, { config, logger }: MetricsOptions): Promise<MetricsServer> {
-  const writer = new PageWriter(
-    () => ({ status: node.status(), config }),
-    () => performance.now(),
-  )
+  const now = (): number => performance.now()
+  const runtime = new RuntimeWatch(PAGE_AGE_MS, now())
+  const writer = new PageWriter(() => ({ status: node.status(), config }), runtime, now)
   const servers: Server[] = []
   const close = async (): Promise<void> => {
+    runtime.close()
     for (const server of servers) server.closeAllConnections()
     await Promise.all(servers.map((server) => new Promise<void>((done) => server.close(() => done()))))
   }

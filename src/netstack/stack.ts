@@ -170,6 +170,7 @@ export class Stack {
       reassemblyBytes: this.#reassembly.memory,
       droppedEvents: this.#events.dropped,
       droppedPackets: this.#outbox.dropped,
+      retransmissions: this.#tcp.retransmissions,
       ...this.counters,
     }
   }

@@ -51,6 +51,8 @@ export class TcpEngine implements ConnectionHost {
   readonly budget: MemoryBudget
   readonly listeners = new Listeners()
   readonly timers = new TimerHeap()
+  /** Segments with data that were sent again. */
+  retransmissions = 0
   readonly #modules: TcpEngineModules
   readonly #limits: StackLimits
   readonly #table: FlowTable
@@ -392,6 +394,10 @@ export class TcpEngine implements ConnectionHost {
     }
     if (connection.notices === 0) this.#noticed.push(connection)
     connection.notices |= notice
+  }
+
+  countRetransmission(): void {
+    this.retransmissions++
   }
 
   leftHalfOpen(connection: TcpConnection): void {

@@ -230,6 +230,8 @@ export interface ClientFacts {
 
 export interface RelayingFacts {
   readonly circuitsOpen: number
+  /** How many there may be. */
+  readonly circuitsLimit: number
   readonly circuitsCreated: number
   readonly circuitsRefused: number
   /** Circuits closed because the byte budget was exhausted or they stalled. */
@@ -257,6 +259,31 @@ export interface ExitFacts {
   readonly bytesToServers: number
   /** Leases for raw packets; null where they are not served. */
   readonly packetLeasesOpen: number | null
+  /** What went through them; null where raw packets are not served. */
+  readonly packets: ExitPacketFacts | null
+  /** Questions of clients to the exit's resolver. */
+  readonly dns: { readonly questions: number; readonly remembered: number; readonly refused: number; readonly failed: number }
+  /** How many there may be at once. */
+  readonly limits: { readonly streams: number; readonly associations: number; readonly packetLeases: number }
+}
+
+/** Raw packets at an exit since its start. */
+export interface ExitPacketFacts {
+  readonly packetsFromClients: number
+  readonly packetsToClients: number
+  readonly bytesFromClients: number
+  readonly bytesToClients: number
+  /** Packets that went no further, by reason. */
+  readonly dropped: Readonly<Record<string, number>>
+  /** What the userspace stack holds and did; null where the kernel has the connections. */
+  readonly stack: {
+    readonly tcpConnections: number
+    readonly udpPorts: number
+    readonly echoes: number
+    readonly bufferBytes: number
+    readonly bufferLimitBytes: number
+    readonly retransmissions: number
+  } | null
 }
 
 export interface Warning {

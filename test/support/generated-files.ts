@@ -7,7 +7,9 @@ import { manualPage } from '../../src/cli/shells/manual.ts'
 import { apiDocument } from '../../src/control/api/document.ts'
 import type { Role } from '../../src/directory/index.ts'
 import { configReference, exampleConfig } from '../../src/node/index.ts'
+import { alertRules } from './alert-rules.ts'
 import { apiTypes } from './api-types.ts'
+import { grafanaDashboard } from './grafana.ts'
 
 /** Which roles each example is for. */
 export const examples: readonly { readonly path: string; readonly roles: readonly Role[] }[] = [
@@ -24,6 +26,10 @@ export async function generatedFiles(): Promise<{ readonly path: string; readonl
     { path: 'docs/configuration.md', text: configReference() },
     ...examples.map(({ path, roles }) => ({ path, text: exampleConfig(roles) })),
     { path: 'man/shallot.1', text: manualPage(modelOf(buildProgram(() => {})), packageJson.version) },
+    ...(['bootstrap', 'relay', 'exit'] as const).flatMap((kit) => [
+      { path: `${kit}/alerts.yml`, text: alertRules(kit) },
+      { path: `${kit}/grafana.json`, text: grafanaDashboard(kit) },
+    ]),
     { path: 'docs/openapi.json', text: api },
     { path: 'src/control/api-types.ts', text: await apiTypes(JSON.parse(api)) },
   ]

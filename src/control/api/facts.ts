@@ -85,6 +85,7 @@ const relayingFacts = named(
   "What a node has done for others' circuits since its start.",
   z.object({
     circuitsOpen: count,
+    circuitsLimit: count.describe('relaying.max_circuits.'),
     circuitsCreated: count,
     circuitsRefused: count,
     circuitsShed: count.describe('Closed because the byte budget was exhausted or they stalled.'),
@@ -95,6 +96,29 @@ const relayingFacts = named(
     exitStreamsOpen: count,
     exitStreamsRefused: count,
     budget: z.object({ usedBytes: count, limitBytes: count }).describe('Cells that wait in queues, and how many bytes of them may.'),
+  }),
+)
+
+const exitPacketFacts = named(
+  'ExitPacketFacts',
+  'Raw packets at an exit since its start.',
+  z.object({
+    packetsFromClients: count,
+    packetsToClients: count,
+    bytesFromClients: count,
+    bytesToClients: count,
+    dropped: tally.describe('Packets that went no further, by reason: policy, rate, malformed, …'),
+    stack: z
+      .object({
+        tcpConnections: count,
+        udpPorts: count,
+        echoes: count.describe('Echo requests without an answer yet.'),
+        bufferBytes: count,
+        bufferLimitBytes: count.describe('exit.packet_buffer_bytes.'),
+        retransmissions: count.describe('Segments to clients that were sent again.'),
+      })
+      .nullable()
+      .describe('What the userspace stack holds and did; null where the kernel has the connections.'),
   }),
 )
 
@@ -109,6 +133,13 @@ const exitFacts = named(
     bytesFromServers: count,
     bytesToServers: count,
     packetLeasesOpen: count.nullable().describe('Leases for raw packets; null where they are not served.'),
+    packets: exitPacketFacts.nullable().describe('What went through them; null where raw packets are not served.'),
+    dns: z
+      .object({ questions: count, remembered: count, refused: count, failed: count })
+      .describe("Questions of clients to the exit's resolver; of these: answered from memory, refused by rule, failed."),
+    limits: z
+      .object({ streams: count, associations: count, packetLeases: count })
+      .describe('How many there may be at once: exit.max_streams, max_associations, max_packet_leases.'),
   }),
 )
 

@@ -5,7 +5,7 @@ import { MOST_PACKET_BYTES } from '../../onion/index.ts'
 import type { PacketBatch } from '../../packet/index.ts'
 import { type ExitPacketLease, ExitRefusal } from '../../relaying/index.ts'
 import type { ExitConfig } from '../config.ts'
-import type { PacketBackend, PacketCounts, PacketUse } from '../packet-backend.ts'
+import type { PacketBackend, PacketCounts, PacketUse, StackCounts } from '../packet-backend.ts'
 import { LeaseAddresses } from './lease-addresses.ts'
 import { netstackLimits } from './limits.ts'
 import type { LeaseTally, NetstackLease } from './netstack-lease.ts'
@@ -50,7 +50,7 @@ export class NetstackBackend implements PacketBackend {
   readonly #m: NetstackBackendModules
   readonly #addresses: LeaseAddresses
   readonly #leases = new Set<NetstackLease>()
-  readonly #tally: LeaseTally = { packetsIn: 0, packetsOut: 0, bytesIn: 0, bytesOut: 0, dropped: {} }
+  readonly #tally: LeaseTally = { packetsIn: 0, packetsOut: 0, bytesIn: 0, bytesOut: 0, retransmissions: 0, dropped: {} }
   readonly #buffers = new ReadBuffers()
   readonly #key: Uint8Array
   #memory = 0
@@ -119,7 +119,28 @@ export class NetstackBackend implements PacketBackend {
   }
 
   get counts(): PacketCounts {
-    return { leases: this.#leases.size, ...this.#tally, dropped: { ...this.#tally.dropped } }
+    const { packetsIn, packetsOut, bytesIn, bytesOut } = this.#tally
+    const tally: LeaseTally = { ...this.#tally, dropped: { ...this.#tally.dropped } }
+    for (const lease of this.#leases) lease.addStackTo(tally)
+    return { leases: this.#leases.size, packetsIn, packetsOut, bytesIn, bytesOut, dropped: tally.dropped, stack: this.#stackCounts(tally) }
+  }
+
+  #stackCounts({ retransmissions }: LeaseTally): StackCounts {
+    let tcpConnections = 0
+    let udpPorts = 0
+    for (const lease of this.#leases) {
+      tcpConnections += lease.tcpConnections
+      udpPorts += lease.udpPorts
+    }
+    const echoes = this.#pings?.pending ?? 0
+    return {
+      tcpConnections,
+      udpPorts,
+      echoes,
+      bufferBytes: this.#memory,
+      bufferLimitBytes: this.#m.config.packetBufferBytes,
+      retransmissions,
+    }
   }
 
   async #load(): Promise<Parts> {

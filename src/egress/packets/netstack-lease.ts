@@ -27,6 +27,8 @@ export interface LeaseTally {
   packetsOut: number
   bytesIn: number
   bytesOut: number
+  /** Of the stacks that are over; `addStackTo` has those of the others. */
+  retransmissions: number
   readonly dropped: Record<string, number>
 }
 
@@ -81,6 +83,8 @@ export class NetstackLease implements PacketPort {
   readonly #echoes: LeaseEchoes
   /** Made with the first packet that needs it: a lease that only pings has none. */
   #stack: Stack | null = null
+  /** Packets given to the stack as packets of no version, since they were not its: it takes them for malformed. */
+  #neutralised = 0
   #memory = 0
   #handlers: PacketPortHandlers | null = null
   #scheduled = false
@@ -151,6 +155,7 @@ export class NetstackLease implements PacketPort {
     if (forStack > 0) {
       for (let i = 0; i < from; i++) batch.bytes[batch.start(i)] = 0
       this.#stack ??= this.#makeStack()
+      this.#neutralised += batch.count - forStack
       this.#stack.input(batch, now)
       this.#touch()
     }
@@ -179,7 +184,26 @@ export class NetstackLease implements PacketPort {
 
   /** Whether something is open that a closed lease would cut off. */
   get isInUse(): boolean {
-    return this.#udp.size > 0 || (this.#stack?.facts.connections ?? 0) > 0
+    return this.udpPorts > 0 || this.tcpConnections > 0
+  }
+
+  get tcpConnections(): number {
+    return this.#stack?.facts.connections ?? 0
+  }
+
+  get udpPorts(): number {
+    return this.#udp.size
+  }
+
+  /** Adds what its parts count for themselves. */
+  addStackTo(tally: LeaseTally): void {
+    addDropped(tally, 'queue', this.#own.dropped)
+    if (this.#stack === null) return
+    const { retransmissions, malformed, ignored, droppedPackets, droppedEvents } = this.#stack.facts
+    tally.retransmissions += retransmissions
+    addDropped(tally, 'malformed', malformed - this.#neutralised)
+    addDropped(tally, 'protocol', ignored)
+    addDropped(tally, 'queue', droppedPackets + droppedEvents)
   }
 
   /** Resets every connection: the exit has no memory left. */
@@ -249,8 +273,7 @@ export class NetstackLease implements PacketPort {
   }
 
   #drop(reason: string): false {
-    const { dropped } = this.#m.tally
-    dropped[reason] = (dropped[reason] ?? 0) + 1
+    addDropped(this.#m.tally, reason, 1)
     return false
   }
 
@@ -405,6 +428,7 @@ export class NetstackLease implements PacketPort {
     const { now, memoryChanged, closed } = this.#m
     const stack = this.#stack
     this.#ended = true
+    this.addStackTo(this.#m.tally)
     this.#stack = null
     this.#deadline.stop()
     this.#udp.close()
@@ -418,6 +442,10 @@ export class NetstackLease implements PacketPort {
     closed(this)
     this.#m.soon(() => this.#handlers?.ended(error))
   }
+}
+
+function addDropped({ dropped }: LeaseTally, reason: string, count: number): void {
+  if (count > 0) dropped[reason] = (dropped[reason] ?? 0) + count
 }
 
 function flowOf(event: { readonly connection: { readonly context: unknown } }): TcpFlow | null {

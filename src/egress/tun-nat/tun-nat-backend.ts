@@ -207,7 +207,7 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
   }
 
   get counts(): PacketCounts {
-    return { leases: this.#leases.size, ...this.#moved, dropped: { ...this.#dropped } }
+    return { leases: this.#leases.size, ...this.#moved, dropped: { ...this.#dropped }, stack: null }
   }
 
   write(batch: PacketBatch, from: number): void {

@@ -681,6 +681,7 @@ export class TcpConnection extends Flow {
         break
       }
       sender.sent(plan, now)
+      if (plan.kind === 'retransmission') this.#host.countRetransmission()
     }
     if (this.#keepAliveDue) {
       if (!this.#write(batch, (sender.una - 1) | 0, false, false, null, now)) return true

@@ -33,6 +33,8 @@ export interface ConnectionHost {
   /** The connection's deadline may have changed. */
   touch(connection: TcpConnection): void
   notify(connection: TcpConnection, notice: number): void
+  /** A segment was sent again. */
+  countRetransmission(): void
   /** The connection has left the half-open state, one way or the other. */
   leftHalfOpen(connection: TcpConnection): void
   /** The connection is over for TCP: it leaves the table, for TIME-WAIT or for good. */

@@ -38,7 +38,7 @@ class Target {
 
   #make(): NetstackLease {
     this.#lease?.close()
-    const tally: LeaseTally = { packetsIn: 0, packetsOut: 0, bytesIn: 0, bytesOut: 0, dropped: {} }
+    const tally: LeaseTally = { packetsIn: 0, packetsOut: 0, bytesIn: 0, bytesOut: 0, retransmissions: 0, dropped: {} }
     const now = () => this.#now
     const soon = (task: () => void) => void this.#tasks.push(task)
     const use: PacketUse = {

@@ -35,7 +35,7 @@ class FakeBackend implements PacketBackend {
   readonly others: MemoryPort[] = []
   refusal: ExitRefusal | null = null
   gate: Promise<void> = Promise.resolve()
-  readonly counts = { leases: 0, packetsIn: 0, packetsOut: 0, bytesIn: 0, bytesOut: 0, dropped: {} }
+  readonly counts = { leases: 0, packetsIn: 0, packetsOut: 0, bytesIn: 0, bytesOut: 0, dropped: {}, stack: null }
 
   async start(): Promise<void> {}
   async stop(): Promise<void> {}

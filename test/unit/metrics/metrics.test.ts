@@ -1,64 +1,11 @@
-import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { silentLogger } from '../../../src/base/index.ts'
 import { METRICS, type MetricsServer, startMetrics } from '../../../src/metrics/index.ts'
 import { PAGE_AGE_MS, PageWriter } from '../../../src/metrics/page.ts'
 import { formatFor } from '../../../src/metrics/server.ts'
 import type { NodeConfig, NodeStatus } from '../../../src/node/index.ts'
-import { fakeIds, fakeStatus } from '../../support/fake-node.ts'
-import { projectRoot } from '../../support/processes.ts'
-
-const promtool = spawnSync('promtool', ['--version']).status === 0
-const tally = { policy: 21, 'resource-limit': 9, '203.0.113.7': 16 }
-
-/** A node of every role, busy. */
-const busy: NodeStatus = {
-  ...fakeStatus,
-  roles: ['client', 'guard', 'middle', 'exit', 'relay', 'bootstrap'],
-  relaying: {
-    circuitsOpen: 21,
-    circuitsCreated: 1_003,
-    circuitsRefused: 30,
-    circuitsShed: 0,
-    cellsForwarded: 5_000_000,
-    bytesForwarded: 2_560_000_000,
-    refused: tally,
-    closed: { requested: 900 },
-    exitStreamsOpen: 3,
-    exitStreamsRefused: 4,
-    budget: { usedBytes: 3_000_000, limitBytes: 134_217_728 },
-  },
-  exit: {
-    streamsOpen: 17,
-    associationsOpen: 9,
-    streamsOpened: 500,
-    refused: tally,
-    bytesFromServers: 1e9,
-    bytesToServers: 1e7,
-    packetLeasesOpen: 8,
-  },
-  natRelay: {
-    reservations: { open: 9, strangers: 1, granted: 20, renewed: 9, refused: { full: 8 }, ended: { expired: 8 } },
-    connections: { open: 17, total: 99, refused: { full: 8 }, closed: {} },
-    bytes: { fromReserved: 5e6, toReserved: 6e6, held: 0 },
-    requests: { open: 0, dropped: {} },
-  },
-  stun: {
-    requests: 99,
-    answers: 90,
-    refusals: 0,
-    bytesReceived: 5e6,
-    bytesSent: 6e6,
-    droppedMalformed: 8,
-    droppedOverRate: 0,
-    droppedOverBytes: 0,
-    droppedUnable: 0,
-    sources: 3,
-  },
-  onionKey: { since: 1_700_000_000_000, rotatesAt: 1_700_600_000_000, previousUntil: null },
-} as NodeStatus
+import { fakeIds } from '../../support/fake-node.ts'
+import { busyNode as busy, quietRuntime as runtime } from '../../support/metrics.ts'
 
 const config = (listen: readonly string[]): NodeConfig => ({ metrics: { listen }, exit: { packets: 'netstack' } }) as unknown as NodeConfig
 const servers: MetricsServer[] = []
@@ -76,6 +23,7 @@ async function serve(status: () => NodeStatus = () => busy): Promise<string> {
 const pageOf = (status: NodeStatus, isLocal = true, format: 'prometheus' | 'openmetrics' = 'prometheus') =>
   new PageWriter(
     () => ({ status, config: config([]) }),
+    { facts: async () => runtime },
     () => 0,
   ).page(format, isLocal)
 
@@ -90,10 +38,11 @@ describe('metrics', () => {
 
   test('are named by the conventions, with a help and no label that names anybody', () => {
     for (const { name, help, type, labels } of METRICS) {
-      expect(name).toMatch(/^shallot_[a-z_]+$/)
+      expect(name).toMatch(/^(shallot|process|nodejs)_[a-z0-9_]+$/)
       expect(name.endsWith('_total'), name).toBe(type === 'counter')
       expect(help).toMatch(/^[A-Z].*\.$/)
-      for (const label of labels) expect(['version', 'crypto', 'role', 'state', 'reason', 'direction', 'backend']).toContain(label)
+      for (const label of labels)
+        expect(['version', 'crypto', 'role', 'state', 'reason', 'direction', 'backend', 'protocol', 'kind']).toContain(label)
     }
     expect(new Set(METRICS.map(({ name }) => name)).size).toBe(METRICS.length)
   })
@@ -123,6 +72,7 @@ describe('metrics', () => {
     let circuits = 80
     const writer = new PageWriter(
       () => ({ status: { ...busy, relaying: { ...busy.relaying!, circuitsOpen: circuits } }, config: config([]) }),
+      { facts: async () => runtime },
       () => now,
     )
     const shown = async () => /^shallot_relay_circuits (\d+)$/m.exec((await writer.page('prometheus', false)).text)?.[1]
@@ -181,38 +131,5 @@ describe('the listener of metrics', () => {
     )
     expect(response.status).toBe(500)
     expect(await response.text()).not.toContain('secret')
-  })
-})
-
-describe.skipIf(!promtool)('promtool (skipped without the package prometheus)', () => {
-  test('finds nothing wrong with a page', async () => {
-    const { text } = await pageOf(busy)
-    const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' })
-    expect(status, stdout + stderr).toBe(0)
-  })
-
-  test.each(['relay', 'exit', 'bootstrap'])('accepts the alert rules of %s', (role) => {
-    const { status, stdout, stderr } = spawnSync('promtool', ['check', 'rules', join(projectRoot, role, 'alerts.yml')], {
-      encoding: 'utf8',
-    })
-    expect(status, stdout + stderr).toBe(0)
-  })
-})
-
-describe('dashboards and alert rules', () => {
-  const known = new Set([...METRICS.map(({ name }) => name), 'process_resident_memory_bytes', 'process_cpu_seconds_total'])
-
-  test.each(['relay', 'exit', 'bootstrap'])('of %s ask for metrics that there are', (role) => {
-    for (const file of ['alerts.yml', 'grafana.json']) {
-      const path = join(projectRoot, role, file)
-      expect(existsSync(path), path).toBe(true)
-      const names = new Set([...readFileSync(path, 'utf8').matchAll(/\b(?:shallot|process)_[a-z_]+/g)].map(([name]) => name))
-      expect([...names].filter((name) => !known.has(name))).toEqual([])
-      expect(names.size).toBeGreaterThan(3)
-    }
-    const dashboard = JSON.parse(readFileSync(join(projectRoot, role, 'grafana.json'), 'utf8')) as {
-      panels: { gridPos: object; targets?: object[] }[]
-    }
-    expect(dashboard.panels.length).toBeGreaterThan(5)
   })
 })
