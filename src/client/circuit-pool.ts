@@ -17,14 +17,7 @@ import { CircuitBuildError, type CircuitEnd } from './circuit-facts.ts'
 import { failureOf, hopsBehindNat, isOfNat, type PoolEvent, type PooledCircuit } from './pooled-circuit.ts'
 import { StreamError } from './stream-error.ts'
 import { whyUnserved } from './unserved.ts'
-
-interface Waiting {
-  readonly request: CircuitRequest
-  readonly resolve: (circuit: PooledCircuit) => void
-  readonly reject: (error: Error) => void
-  failures: number
-  readonly since: number
-}
+import { WaitingRequests } from './waiting-requests.ts'
 
 export interface CircuitPoolModules extends CircuitBuilderModules {
   readonly config: PathConfig
@@ -39,8 +32,6 @@ export interface CircuitPoolModules extends CircuitBuilderModules {
   readonly event: (event: PoolEvent) => void
 }
 
-/** Requests that may wait for a circuit at once. */
-const MAX_WAITING = 4_096
 /** Closed circuits that are remembered for `shallot circuits`. */
 const MAX_CLOSED = 32
 /** How long to wait before circuits are built ahead of need again after failures: doubled each time. */
@@ -62,7 +53,7 @@ export class CircuitPool {
   readonly #health = new RelayHealth()
   readonly #abort = new AbortController()
   readonly #measuring: NodeJS.Timeout
-  #waiting: Waiting[] = []
+  readonly #waiting = new WaitingRequests()
   #nextId = 1
   #planTimer: NodeJS.Timeout | null = null
   #planAt = Number.POSITIVE_INFINITY
@@ -83,7 +74,7 @@ export class CircuitPool {
   }
 
   get counts(): { readonly built: number; readonly failed: number; readonly waiting: number } {
-    return { built: this.#built, failed: this.#failed, waiting: this.#waiting.length }
+    return { built: this.#built, failed: this.#failed, waiting: this.#waiting.size }
   }
 
   /** Payload bytes of all circuits that ever were. */
@@ -115,39 +106,14 @@ export class CircuitPool {
       this.plan()
       return Promise.resolve(picked)
     }
-    if (this.#waiting.length >= MAX_WAITING) return Promise.reject(new StreamError('no-circuit', 'too many requests wait for a circuit'))
-    return new Promise((resolve, reject) => {
-      const settle = (): void => {
-        signal.removeEventListener('abort', aborted)
-        this.#waiting = this.#waiting.filter((one) => one !== waiting)
-      }
-      const waiting: Waiting = {
-        request,
-        failures: 0,
-        since: this.#m.now(),
-        resolve: (circuit) => {
-          settle()
-          resolve(circuit)
-        },
-        reject: (error) => {
-          settle()
-          reject(error)
-        },
-      }
-      const aborted = (): void => waiting.reject(new StreamError('no-circuit', this.#lastFailure ?? 'no circuit in time'))
-      signal.addEventListener('abort', aborted, { once: true })
-      this.#waiting.push(waiting)
-      this.plan()
-    })
+    const waiting = this.#waiting.add(request, this.#m.now(), signal, () => this.#lastFailure ?? 'no circuit in time')
+    this.plan()
+    return waiting
   }
 
   /** No circuit of now takes new streams; each ends with its last one. */
   retireAll(): void {
-    for (const entry of this.#circuits.values()) {
-      if (entry.state !== 'ready') continue
-      entry.state = 'retired'
-      this.#closeIfIdle(entry)
-    }
+    for (const entry of [...this.#circuits.values()]) if (entry.state === 'ready') this.#retire(entry)
     this.plan()
   }
 
@@ -224,7 +190,7 @@ export class CircuitPool {
     this.#abort.abort()
     clearInterval(this.#measuring)
     if (this.#planTimer) clearTimeout(this.#planTimer)
-    for (const waiting of [...this.#waiting]) waiting.reject(new StreamError('aborted'))
+    for (const waiting of this.#waiting.all()) waiting.reject(new StreamError('aborted'))
     for (const entry of this.#circuits.values()) entry.circuit?.close('requested')
   }
 
@@ -266,7 +232,7 @@ export class CircuitPool {
   #plan(): void {
     const now = this.#m.now()
     const view = this.#m.paths.current(this.#m.wall())
-    for (const waiting of [...this.#waiting]) {
+    for (const waiting of this.#waiting.all()) {
       const picked = this.#pick(waiting.request)
       if (picked) waiting.resolve(picked)
       const unserved = picked ? null : whyUnserved(view, waiting.request, now - waiting.since)
@@ -279,7 +245,7 @@ export class CircuitPool {
     const plan = planPool(
       {
         circuits: this.#facts(),
-        waiting: this.#waiting.map(({ request }) => request),
+        waiting: this.#waiting.all().map(({ request }) => request),
         ports: now >= this.#aheadAfter ? this.#ports.current(now) : [],
         servable: (need) => view.exits(need).total > 0,
       },
@@ -293,7 +259,7 @@ export class CircuitPool {
     for (const build of plan.build) void this.#build(build)
     let wakeAt = plan.wakeAt ?? Number.POSITIVE_INFINITY
     if (this.#aheadAfter > now) wakeAt = Math.min(wakeAt, this.#aheadAfter)
-    if (this.#waiting.length > 0) wakeAt = Math.min(wakeAt, now + NO_PATH_RETRY_MS)
+    if (this.#waiting.size > 0) wakeAt = Math.min(wakeAt, now + NO_PATH_RETRY_MS)
     this.#wake(wakeAt)
   }
 
@@ -312,7 +278,10 @@ export class CircuitPool {
       entry.circuit?.close('timeout')
       return
     }
+    if (entry.state !== 'ready') return
     entry.state = 'retired'
+    // One that nothing is on ends now, and that is told.
+    if (entry.circuit?.openStreams) this.#m.event({ type: 'retired', circuit: entry })
     this.#closeIfIdle(entry)
   }
 
@@ -417,7 +386,7 @@ export class CircuitPool {
     }
     this.#holdAhead(build)
     if (build.request) {
-      for (const waiting of [...this.#waiting]) {
+      for (const waiting of this.#waiting.all()) {
         if (waiting.request.isolation !== build.request.isolation || waiting.request.purpose !== build.request.purpose) continue
         waiting.failures++
         if (waiting.failures >= this.#m.buildAttempts) {

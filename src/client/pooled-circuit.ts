@@ -26,7 +26,8 @@ export interface PooledCircuit {
 }
 
 export type PoolEvent =
-  | { readonly type: 'open' | 'closed'; readonly circuit: PooledCircuit }
+  /** Built; takes nothing new, and ends with what is on it; ended. */
+  | { readonly type: 'open' | 'retired' | 'closed'; readonly circuit: PooledCircuit }
   /** A stream, an association or a lease began or ended on the circuit. */
   | { readonly type: 'stream-open' | 'stream-closed'; readonly circuit: PooledCircuit; readonly stream: StreamFacts }
 

@@ -32,6 +32,12 @@ export type Event =
       readonly circuit: Circuit
     }
   | {
+      readonly type: 'circuit-retired'
+      /** Milliseconds since 1970. */
+      readonly at: number
+      readonly circuit: Circuit
+    }
+  | {
       readonly type: 'circuit-closed'
       /** Milliseconds since 1970. */
       readonly at: number
@@ -134,6 +140,14 @@ export type Event =
 export type ServingRole = 'guard' | 'middle' | 'exit' | 'relay' | 'bootstrap'
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace'
 export type Role = 'client' | 'guard' | 'middle' | 'exit' | 'relay' | 'bootstrap'
+export type SettingValue =
+  | string
+  | number
+  | boolean
+  | readonly SettingValue[]
+  | {
+      readonly [k: string]: SettingValue
+    }
 
 export interface ApiTypes {
   readonly schemas: ApiSchemas
@@ -182,6 +196,7 @@ export interface ApiSchemas {
   readonly SessionRequest: SessionRequest
   readonly Setting: Setting
   readonly SettingProblem: SettingProblem
+  readonly SettingValue: SettingValue
   readonly Settings: Settings
   readonly SettingsChange: SettingsChange
   readonly SettingsChanged: SettingsChanged
@@ -600,6 +615,13 @@ export interface NodeStatus {
     readonly name: string
     readonly changes: readonly RuleChange[]
     readonly bootstrap: readonly string[]
+    /** Who signed network.toml; null when nobody did. */
+    readonly signature: {
+      /** The publisher's public key, in hex. */
+      readonly publisher: string
+      /** ISO 8601. */
+      readonly issued: string | null
+    } | null
   }
   /** Multiaddrs; empty for a pure client. */
   readonly listening: readonly string[]
@@ -617,6 +639,11 @@ export interface NodeStatus {
     readonly known: RoleCounts
     readonly eligible: RoleCounts
     readonly syncedAt: number | null
+    /** Descriptors of the last ten minutes that were refused for their times alone: dated in the future, or over. */
+    readonly refused: {
+      readonly future: number
+      readonly expired: number
+    }
   }
   /** Null for a node that is no client. */
   readonly guards: readonly Guard[] | null
@@ -780,9 +807,9 @@ export interface Setting {
     readonly [k: string]: unknown
   }
   /** Absent where there is none. */
-  readonly default?: unknown
+  readonly default?: SettingValue
   /** What is in force. Absent where it is not shown, or there is none. */
-  readonly value?: unknown
+  readonly value?: SettingValue
   /** Whether the file says something about it. */
   readonly set: boolean
   /** Whether a change is in force at once. Every other key needs a restart. */
@@ -794,6 +821,8 @@ export interface Setting {
 }
 export interface Settings {
   readonly file: string
+  /** Whether the node may write it. Where it may not, it is changed by hand, and read again with POST /v1/reload. */
+  readonly writable: boolean
   readonly sections: readonly {
     readonly name: string
     readonly help: string
@@ -803,7 +832,7 @@ export interface Settings {
 export interface SettingsChange {
   /** By key as the file spells it. null: the key leaves the file, and its default counts. */
   readonly set: {
-    readonly [k: string]: unknown
+    readonly [k: string]: SettingValue | null
   }
   /** Only say what is wrong; nothing is changed. */
   readonly check?: boolean

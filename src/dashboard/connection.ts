@@ -22,6 +22,7 @@ const HIDDEN_MS = 15_000
 const ALWAYS: readonly EventType[] = [
   'ready',
   'circuit-open',
+  'circuit-retired',
   'circuit-closed',
   'stream-open',
   'stream-closed',

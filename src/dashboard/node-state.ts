@@ -83,6 +83,7 @@ function take(event: Event): void {
       if (isShown(event.stream)) takeStream(event.stream)
       return
     case 'circuit-open':
+    case 'circuit-retired':
     case 'circuit-closed':
       circuits.update((known) => [...known.filter(({ id }) => id !== event.circuit.id), event.circuit])
       circuits.refresh()

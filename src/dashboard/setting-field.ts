@@ -1,4 +1,4 @@
-import type { Setting } from '../control/api-types.ts'
+import type { Setting, SettingValue } from '../control/api-types.ts'
 
 /** How a key is edited. What the node accepts is for the node to say: the form only finds the right field. */
 export type Field =
@@ -40,14 +40,14 @@ function isPlain({ type, const: only }: JsonSchema): boolean {
 }
 
 /** A value as the field shows it. */
-export function textOf(field: Field, value: unknown): string {
+export function textOf(field: Field, value: SettingValue | null | undefined): string {
   if (value === undefined || value === null) return ''
   if (field.kind === 'lines') return Array.isArray(value) ? value.join('\n') : ''
   return field.kind === 'json' || (field.kind === 'text' && typeof value === 'object') ? JSON.stringify(value) : String(value)
 }
 
 /** What was typed, as a value. What cannot be one stays text, and the node says what it should be. */
-export function typedValue(field: Field, setting: Pick<Setting, 'schema'>, text: string): unknown {
+export function typedValue(field: Field, setting: Pick<Setting, 'schema'>, text: string): SettingValue {
   switch (field.kind) {
     case 'number': {
       const value = Number(text.replaceAll(/[ ,_]/g, ''))

@@ -93,6 +93,9 @@ export interface NodeControl {
    */
   drain(options?: { readonly limitMs?: number }): DrainFacts
 
+  /** How long a node that is told to stop drains first, as it is configured now; 0: it serves nobody, or is to stop at once. */
+  readonly drainOnStopMs: number
+
   /** Stops everything in reverse order of its start. The same promise every time; it never rejects. */
   stop(): Promise<void>
   /** Settles when the node has stopped, whoever asked for it: null in order, an error when it died of one. */
@@ -184,6 +187,8 @@ export interface NetworkFacts {
   /** The rules that differ from the defaults, each as it stands in network.toml. A testnet's changes are seen here. */
   readonly changes: readonly RuleChange[]
   readonly bootstrap: readonly string[]
+  /** Who signed network.toml, and when by their word (ISO 8601); null when nobody did. */
+  readonly signature: { readonly publisher: string; readonly issued: string | null } | null
 }
 
 export interface RuleChange {
@@ -200,6 +205,8 @@ export interface ViewFacts {
   readonly eligible: RoleCounts
   /** When the view was last brought up to date from a peer; null before the first time. */
   readonly syncedAt: number | null
+  /** Descriptors of the last ten minutes that were refused for their times alone: dated in the future, or over. */
+  readonly refused: { readonly future: number; readonly expired: number }
 }
 
 /** How many relays claim each role (one relay may claim several), and how many relays there are in all. */
@@ -378,7 +385,7 @@ export interface StreamFacts {
 /** What happens in a node, as the event stream tells it. Only the events of streams name a target, for the person at this machine. */
 export type NodeEvent =
   | { readonly type: 'ready'; readonly at: number }
-  | { readonly type: 'circuit-open' | 'circuit-closed'; readonly at: number; readonly circuit: CircuitFacts }
+  | { readonly type: 'circuit-open' | 'circuit-retired' | 'circuit-closed'; readonly at: number; readonly circuit: CircuitFacts }
   | { readonly type: 'stream-open' | 'stream-closed'; readonly at: number; readonly stream: StreamFacts }
   /** Once a second in which streams changed: how many are open, and how many changes were not told one by one. */
   | { readonly type: 'streams'; readonly at: number; readonly open: number; readonly untold: number }

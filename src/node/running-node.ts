@@ -250,6 +250,10 @@ export class RunningNode implements NodeControl {
     return facts
   }
 
+  get drainOnStopMs(): number {
+    return this.#p.standing === null || this.#p.serving === null ? 0 : this.#p.live.current.relaying.drainOnStopMs
+  }
+
   get #joined(): boolean {
     return this.#p.view.relays().length > 0
   }

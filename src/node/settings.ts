@@ -1,4 +1,5 @@
-import { realpath, stat } from 'node:fs/promises'
+import { access, constants, realpath, stat } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { parse, stringify } from 'smol-toml'
 import { z } from 'zod'
@@ -12,9 +13,14 @@ import { isSection, shapeOf, tomlValue } from './toml-example.ts'
 import { ConfigError, type ConfigProblem, nearest } from './toml-load.ts'
 import { bareSchema, defaultOf, describeType, helpOf, tomlKey } from './toml-schema.ts'
 
+/** A value as TOML has it. */
+export type SettingValue = string | number | boolean | readonly SettingValue[] | { readonly [name: string]: SettingValue }
+
 /** The configuration as a person sees and changes it while the node runs. */
 export interface SettingsFacts {
   readonly file: string
+  /** Whether this process may write the file: where it may not, nothing can be changed but by hand. */
+  readonly writable: boolean
   readonly sections: readonly {
     /** As the file spells it: "ingress.socks". */
     readonly name: string
@@ -28,8 +34,8 @@ export interface SettingFacts {
   readonly help: string
   readonly type: string
   readonly schema: Readonly<Record<string, unknown>>
-  readonly default?: unknown
-  readonly value?: unknown
+  readonly default?: SettingValue
+  readonly value?: SettingValue
   readonly set: boolean
   readonly live: boolean
   readonly secret: boolean
@@ -87,7 +93,7 @@ export class Settings {
       sections.set(name, section)
       section.keys.push(this.#factsOf(key, current, file, written))
     }
-    return { file: current.file, sections: [...sections.values()] }
+    return { file: current.file, writable: await isWritable(current.file), sections: [...sections.values()] }
   }
 
   /**
@@ -137,7 +143,7 @@ export class Settings {
 
   #factsOf(key: Key, current: NodeConfig, file: NodeConfig, written: Record<string, unknown>): SettingFacts {
     const secret = holdsSecret(key.schema)
-    const [value, usual] = [valueAt(current, key.path), defaultOf(key.schema)]
+    const [value, usual] = [valueAt(current, key.path), defaultOf(key.schema)] as (SettingValue | undefined)[]
     return {
       key: key.name,
       help: helpOf(key.schema),
@@ -164,6 +170,16 @@ export class Settings {
     const result = this.#turn.then(work)
     this.#turn = result.catch(() => {})
     return result
+  }
+}
+
+/** Whether the file can be replaced: its folder takes another (systemd's ProtectSystem and a read-only disk do not). */
+async function isWritable(file: string): Promise<boolean> {
+  try {
+    await access(dirname(await realpath(file)), constants.W_OK)
+    return true
+  } catch {
+    return false
   }
 }
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { ControlClient, runningNodes } from '../../src/control/index.ts'
+import { type Api, ControlClient, runningNodes } from '../../src/control/index.ts'
 import { run, startTestnet, type Testnet, until } from '../support/processes.ts'
 import { startWebServer, type WebServer } from '../support/web-server.ts'
 
@@ -33,7 +33,7 @@ async function fetched(bytes = 1000, ...more: string[]): Promise<number> {
 }
 
 /** Sets keys that count at once. */
-async function set(node: ControlClient, values: Readonly<Record<string, unknown>>): Promise<void> {
+async function set(node: ControlClient, values: Api.SettingsChange['set']): Promise<void> {
   const { applied, restart } = await node.changeSettings({ set: values })
   expect({ applied: [...applied].sort(), restart }).toEqual({ applied: Object.keys(values).sort(), restart: [] })
 }

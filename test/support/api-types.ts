@@ -42,9 +42,11 @@ export async function apiTypes(document: Json): Promise<string> {
   return readonly(text)
 }
 
-/** A schema that says nothing is `unknown`, not an object of unknown fields. */
+/** A schema that says nothing is `unknown`, not an object of unknown fields; one that only says more of a named one is that one. */
 function anything(key: string, value: unknown): unknown {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  const { $ref, description } = value as { $ref?: string; description?: string }
+  if ($ref !== undefined && description !== undefined) return { description, tsType: $ref.slice($ref.lastIndexOf('/') + 1) }
   const isSchema = Object.keys(value).every((name) => name === 'description')
   return isSchema && key !== 'properties' && key !== 'definitions' ? { ...value, tsType: 'unknown' } : value
 }

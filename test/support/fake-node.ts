@@ -42,14 +42,19 @@ export const fakeStatus: NodeStatus = {
   uptimeMs: 200_000,
   ready: true,
   crypto: { name: 'native', description: 'sodium-native 5.1.0, OpenSSL 3.5.8' },
-  network: { name: 'testnet', changes: [{ key: 'work.bits', value: 10, default: 24, help: 'Leading zero bits' }], bootstrap: [] },
+  network: {
+    name: 'testnet',
+    changes: [{ key: 'work.bits', value: 10, default: 24, help: 'Leading zero bits' }],
+    bootstrap: [],
+    signature: null,
+  },
   listening: [],
   socks: '127.0.0.1:9250',
   dns: '127.0.0.1:9253',
   http: '127.0.0.1:9280',
   control: null,
   dashboard: null,
-  view: { known: counts, eligible: counts, syncedAt: null },
+  view: { known: counts, eligible: counts, syncedAt: null, refused: { future: 0, expired: 0 } },
   guards: [{ id: fakeIds[0]!, rank: 0, state: 'primary', confirmed: true, circuitsBuilt: 5, circuitsFailed: 0 }],
   client: {
     circuitsOpen: 3,
@@ -224,7 +229,7 @@ export class FakeNode implements NodeControl {
   readonly book = new LogBook()
   readonly logs: NodeLogs = { ...noLogs(), page: (query) => this.book.page(query), follow: (listener) => this.book.follow(listener) }
   /** What `settings` and the acts on it say. */
-  settingsFacts: SettingsFacts = { file: '/x/shallot.toml', sections: [] }
+  settingsFacts: SettingsFacts = { file: '/x/shallot.toml', writable: true, sections: [] }
   async settings(): Promise<SettingsFacts> {
     return this.settingsFacts
   }
@@ -288,6 +293,7 @@ export class FakeNode implements NodeControl {
   emit(event: NodeEvent): void {
     for (const listener of this.#listeners) listener(event)
   }
+  drainOnStopMs = 0
   drain({ limitMs = 600_000 }: { readonly limitMs?: number } = {}): DrainFacts {
     return { since: 1_700_000_000_000, until: 1_700_000_000_000 + limitMs, circuitsLeft: 3 }
   }

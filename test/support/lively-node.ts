@@ -135,7 +135,7 @@ export class LivelyNode extends FakeNode {
       draining: this.#draining,
       startedAt: this.#startedAt,
       uptimeMs: Date.now() - this.#startedAt,
-      network: { name: 'example', changes: [], bootstrap: [] },
+      network: { name: 'example', changes: [], bootstrap: [], signature: { publisher: 'c9'.repeat(32), issued: '2026-11-02T09:00:00Z' } },
       view: { known: count(this.#relays), eligible: count(this.#relays.filter(({ eligible }) => eligible)), syncedAt: Date.now() - 4000 },
       client: {
         circuitsOpen: this.#circuits.length,
@@ -219,7 +219,8 @@ export class LivelyNode extends FakeNode {
   override async newCircuit(): Promise<CircuitFacts> {
     if (this.failure) throw this.failure
     this.asked.push('newCircuit')
-    this.#circuits = this.#circuits.filter(({ streams }) => streams > 0).map((circuit) => ({ ...circuit, state: 'retired' }))
+    this.#circuits = this.#circuits.filter(({ streams }) => streams > 0).map((one) => ({ ...one, state: 'retired' }))
+    for (const one of this.#circuits) this.emit({ type: 'circuit-retired', at: Date.now(), circuit: one })
     const circuit = this.#build()
     this.#open(Date.now())
     const stream = { ...this.#streams.at(-1)!, circuit: circuit.id }

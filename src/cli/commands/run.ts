@@ -1,6 +1,6 @@
 import { join, resolve } from 'node:path'
 import { type Logger, messageOf, ShallotError } from '../../base/index.ts'
-import { CONFIG_FILE, createLogger, loadConfig, type NodeConfig, type NodeStatus, roleProfiles } from '../../node/index.ts'
+import { CONFIG_FILE, createLogger, loadConfig, type NodeStatus } from '../../node/index.ts'
 import { giveBackIdleMemory } from '../idle-memory.ts'
 import { complain, say, sayJson } from '../output.ts'
 import { defaultDir } from '../places.ts'
@@ -44,7 +44,7 @@ export async function run(options: RunOptions): Promise<number> {
       manager.stopping()
       ending.abort()
     },
-    drain: () => drainFor(config, node, manager),
+    drain: () => drainFor(node, manager),
     reload: () => void reload(node, manager, logger),
   })
   node = await startServed(config, logger, ending.signal)
@@ -71,9 +71,9 @@ export async function run(options: RunOptions): Promise<number> {
 }
 
 /** A node that serves others lets them finish: how long that may take, or 0. */
-function drainFor(config: NodeConfig, node: ServedNode | null, manager: ServiceManager): number {
-  const limitMs = config.relaying.drainOnStopMs
-  if (node === null || limitMs === 0 || config.node.roles.every((role) => !roleProfiles[role].serves)) return 0
+function drainFor(node: ServedNode | null, manager: ServiceManager): number {
+  const limitMs = node?.control.drainOnStopMs ?? 0
+  if (node === null || limitMs === 0) return 0
   const { circuitsLeft } = node.control.drain({ limitMs })
   manager.stopping(limitMs + STOP_LIMIT_MS)
   complain(`shallot: leaving: ${circuitsLeft} circuits left, ${Math.ceil(limitMs / 1000)} s at most; once more to stop at once`)

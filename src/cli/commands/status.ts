@@ -80,6 +80,9 @@ export function statusText(node: Api.NodeStatus): string {
   ])
   for (const change of node.network.changes)
     lines.push(['', `${change.key} = ${JSON.stringify(change.value)} (usually ${JSON.stringify(change.default)})`])
+  const { signature } = node.network
+  const issued = signature?.issued == null ? '' : `, issued ${signature.issued}`
+  lines.push(['signed by', signature === null ? 'nobody' : `${signature.publisher}${issued}`])
   const warnings = node.warnings.map((warning) => `\n${styled('yellow', 'warning')}  ${warning.message}`)
   return facts(lines) + warnings.join('')
 }

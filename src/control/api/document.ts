@@ -34,6 +34,9 @@ export function apiDocument(): Json {
     delete schema.$id
     delete schema.id
   }
+  // Of any depth, a value is judged by the configuration's schema alone: here it says what kinds there are.
+  const set = (schemas.SettingsChange!.properties as { set: Json }).set
+  set.additionalProperties = { anyOf: [ref('SettingValue'), { type: 'null' }] }
   const paths: Record<string, Json> = {}
   for (const [name, route] of Object.entries<Route>(ROUTES)) {
     const [method, path] = name.split(' ') as [string, string]

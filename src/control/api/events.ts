@@ -15,6 +15,7 @@ export const events = named(
   z.discriminatedUnion('type', [
     event('ready', 'The node does what its roles say.', {}),
     event('circuit-open', 'A circuit was built.', { circuit }),
+    event('circuit-retired', 'A circuit takes nothing new, and ends with what is on it.', { circuit }),
     event('circuit-closed', 'A circuit ended.', { circuit }),
     event('stream-open', 'A stream began. Not every one is told when there are many: see `streams`.', { stream }),
     event('stream-closed', 'A stream ended.', { stream }),

@@ -197,14 +197,32 @@ export const nodeStatus = named(
     uptimeMs: count,
     ready: z.boolean(),
     crypto: z.object({ name: z.enum(['native', 'portable']), description: z.string() }),
-    network: z.object({ name: z.string(), changes: z.array(ruleChange), bootstrap: z.array(z.string()) }),
+    network: z.object({
+      name: z.string(),
+      changes: z.array(ruleChange),
+      bootstrap: z.array(z.string()),
+      signature: z
+        .object({
+          publisher: z.string().describe("The publisher's public key, in hex."),
+          issued: z.string().nullable().describe('ISO 8601.'),
+        })
+        .nullable()
+        .describe('Who signed network.toml; null when nobody did.'),
+    }),
     listening: z.array(z.string()).describe('Multiaddrs; empty for a pure client.'),
     socks: z.string().nullable().describe('ADDRESS:PORT of the SOCKS5 proxy.'),
     http: z.string().nullable().describe('ADDRESS:PORT of the HTTP proxy.'),
     dns: z.string().nullable().describe('ADDRESS:PORT of the DNS listener, UDP and TCP.'),
     control: z.string().nullable().describe('ADDRESS:PORT or the path of the socket.'),
     dashboard: z.string().nullable().describe('ADDRESS:PORT of the dashboard.'),
-    view: z.object({ known: roleCounts, eligible: roleCounts, syncedAt: time.nullable() }),
+    view: z.object({
+      known: roleCounts,
+      eligible: roleCounts,
+      syncedAt: time.nullable(),
+      refused: z
+        .object({ future: count, expired: count })
+        .describe('Descriptors of the last ten minutes that were refused for their times alone: dated in the future, or over.'),
+    }),
     guards: z.array(guard).nullable().describe('Null for a node that is no client.'),
     client: clientFacts.nullable(),
     relaying: relayingFacts.nullable().describe('Null for a node that serves no circuits.'),

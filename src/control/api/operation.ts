@@ -48,6 +48,22 @@ export const traffic = named(
   }),
 )
 
+type Value = string | number | boolean | readonly Value[] | { readonly [name: string]: Value }
+const settingValue: z.ZodType<Value> = named(
+  'SettingValue',
+  'A value as TOML has it.',
+  z.union([
+    z.string(),
+    z.number(),
+    z.boolean(),
+    z.array(z.lazy(() => settingValue)),
+    z.record(
+      z.string(),
+      z.lazy(() => settingValue),
+    ),
+  ]),
+)
+
 const setting = named(
   'Setting',
   'A key of shallot.toml.',
@@ -56,8 +72,8 @@ const setting = named(
     help: z.string(),
     type: z.string().describe('What it may be, in words.'),
     schema: z.record(z.string(), z.unknown()).describe('The same as a JSON schema.'),
-    default: z.unknown().optional().describe('Absent where there is none.'),
-    value: z.unknown().optional().describe('What is in force. Absent where it is not shown, or there is none.'),
+    default: settingValue.optional().describe('Absent where there is none.'),
+    value: settingValue.optional().describe('What is in force. Absent where it is not shown, or there is none.'),
     set: z.boolean().describe('Whether the file says something about it.'),
     live: z.boolean().describe('Whether a change is in force at once. Every other key needs a restart.'),
     secret: z.boolean().describe('Its value is not shown.'),
@@ -70,6 +86,9 @@ export const settings = named(
   'The configuration of the node, section by section.',
   z.object({
     file: z.string(),
+    writable: z
+      .boolean()
+      .describe('Whether the node may write it. Where it may not, it is changed by hand, and read again with POST /v1/reload.'),
     sections: z.array(z.object({ name: z.string(), help: z.string(), keys: z.array(setting) })),
   }),
 )

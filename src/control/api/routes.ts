@@ -31,6 +31,7 @@ export const LOG_LEVELS = ['error', 'warn', 'info', 'debug', 'trace'] as const
 export const EVENT_TYPES = [
   'ready',
   'circuit-open',
+  'circuit-retired',
   'circuit-closed',
   'stream-open',
   'stream-closed',

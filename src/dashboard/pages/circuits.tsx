@@ -32,7 +32,7 @@ export function CircuitsPage(): JSX.Element {
   useEffect(
     () =>
       onEvent(({ type }) => {
-        if (type === 'circuit-open' || type === 'circuit-closed') circuits.refresh()
+        if (type.startsWith('circuit-')) circuits.refresh()
       }),
     [],
   )

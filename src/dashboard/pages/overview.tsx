@@ -1,5 +1,6 @@
 import type { JSX } from 'preact'
 import { useEffect } from 'preact/hooks'
+import type { NodeStatus } from '../../control/api-types.ts'
 import { useAct } from '../act.ts'
 import { ask } from '../api.ts'
 import { connection } from '../connection.ts'
@@ -164,6 +165,13 @@ function RequestsCard(): JSX.Element {
   )
 }
 
+/** The publisher of the network file in short; null when nobody signed it. */
+function signedBy(signature: NodeStatus['network']['signature']): string | null {
+  if (signature === null) return null
+  const issued = signature.issued === null ? '' : `, ${new Date(signature.issued).toLocaleDateString()}`
+  return `${signature.publisher.slice(0, 12)}…${issued}`
+}
+
 function NodeCard(): JSX.Element {
   const node = status.data.value!
   const now = useNow()
@@ -172,6 +180,7 @@ function NodeCard(): JSX.Element {
     ['HTTP proxy', node.http],
     ['DNS', node.dns],
     ['Network', node.network.name],
+    ['Signed by', signedBy(node.network.signature)],
     ['Relays for paths', `${node.view.eligible.total} of ${node.view.known.total} known`],
     ['Version', node.version],
     ['Running for', duration(now - node.startedAt)],

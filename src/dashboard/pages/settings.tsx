@@ -1,19 +1,21 @@
 import { signal } from '@preact/signals'
 import type { JSX } from 'preact'
 import { useEffect } from 'preact/hooks'
-import type { Setting, SettingsChanged } from '../../control/api-types.ts'
+import type { Setting, SettingsChanged, SettingValue } from '../../control/api-types.ts'
 import { type Act, useAct } from '../act.ts'
 import { ask } from '../api.ts'
 import { list, number, plural } from '../format.ts'
 import { network, settings } from '../node-state.ts'
+import { ActButton } from '../parts/act-button.tsx'
 import { Badge } from '../parts/card.tsx'
+import { NotWritable } from '../parts/not-writable.tsx'
 import { SearchField } from '../parts/search-field.tsx'
 import { SettingInput } from '../parts/setting-input.tsx'
 import { Empty, Failed, Loading, Notice } from '../parts/states.tsx'
 import { useResource } from '../resource.ts'
 import { fieldOf, textOf, typedValue } from '../setting-field.ts'
 
-type Draft = ReadonlyMap<string, unknown>
+type Draft = ReadonlyMap<string, SettingValue | null>
 
 /** What was changed and is not saved; null: back to the default. It outlives a look at another page. */
 const draft = signal<Draft>(new Map())
@@ -43,6 +45,11 @@ export function SettingsPage(): JSX.Element {
       throw failure
     }
   })
+  const again = useAct(async () => {
+    const changed = await ask('POST /v1/reload')
+    await settings.reload()
+    return changed
+  })
   if (data === undefined)
     return error === null ? <Loading what="the settings" lines={8} /> : <Failed error={error} again={() => void settings.reload()} />
   const text = wanted.value.trim().toLowerCase()
@@ -60,14 +67,18 @@ export function SettingsPage(): JSX.Element {
     <>
       <div class="toolbar">
         <SearchField label="Search settings" value={wanted} placeholder="Search all settings" />
-        {data.file === null ? (
-          <p class="muted">The node was started without a file, so nothing can be changed here.</p>
-        ) : (
-          <p class="muted file">
-            Kept in <span class="mono">{data.file}</span>
-          </p>
-        )}
+        <p class="muted file">
+          Kept in <span class="mono">{data.file}</span>
+        </p>
+        <ActButton act={again} class="button-small" busy="Reading …">
+          Read the file again
+        </ActButton>
       </div>
+      {again.state.value.kind === 'done' ? <Notice kind="good">{readOf(again.state.value.value)}</Notice> : null}
+      {again.state.value.kind === 'failed' ? (
+        <Notice kind="bad">Not read, and nothing changes: {again.state.value.error.message}</Notice>
+      ) : null}
+      {data.writable ? null : <NotWritable file={data.file} />}
       {restart.length === 0 ? null : (
         <Notice kind="info">
           {plural(restart.length, 'change')} {restart.length === 1 ? 'counts' : 'count'} from the next start of the node:{' '}
@@ -126,7 +137,7 @@ export function SettingsPage(): JSX.Element {
               </h2>
               {help === '' ? null : <p class="muted">{help}</p>}
               {keys.map((setting) => (
-                <SettingRow key={setting.key} setting={setting} locked={data.file === null || setting.secret} />
+                <SettingRow key={setting.key} setting={setting} locked={!data.writable || setting.secret} />
               ))}
             </section>
           ))}
@@ -143,8 +154,8 @@ function SettingRow({ setting, locked }: { readonly setting: Setting; readonly l
   const field = fieldOf(setting)
   const changed = draft.value.has(key)
   const drafted = draft.value.get(key)
-  const usual: unknown = setting.default
-  const value: unknown = changed ? (drafted === null ? usual : drafted) : setting.value
+  const usual = setting.default
+  const value = changed ? (drafted === null ? usual : drafted) : setting.value
   const problem = problems.value.get(key)
   return (
     <div class={`setting ${changed ? 'setting-changed' : ''} ${problem === undefined ? '' : 'setting-bad'}`}>
@@ -191,7 +202,7 @@ function SettingRow({ setting, locked }: { readonly setting: Setting; readonly l
         {changed ? (
           <>
             {' · '}
-            <button type="button" class="link" onClick={() => edit(setting, setting.value)} aria-label={`${key}: undo`}>
+            <button type="button" class="link" onClick={() => edit(setting, setting.value ?? null)} aria-label={`${key}: undo`}>
               undo
             </button>
           </>
@@ -201,7 +212,7 @@ function SettingRow({ setting, locked }: { readonly setting: Setting; readonly l
   )
 }
 
-function defaultText(usual: unknown): string {
+function defaultText(usual: SettingValue): string {
   if (Array.isArray(usual))
     return usual.length === 0 ? 'none' : usual.map((one) => (typeof one === 'object' ? JSON.stringify(one) : String(one))).join(', ')
   return usual === '' ? 'empty' : textOf({ kind: 'json' }, usual)
@@ -246,7 +257,14 @@ function saidOf({ changed, applied, restart }: SettingsChanged): string {
   return applied.length === 0 ? `Saved. ${later}` : `Saved. ${list(applied)} in force; ${later}`
 }
 
-function edit(setting: Setting, value: unknown): void {
+function readOf({ changed, applied, restart }: SettingsChanged): string {
+  if (changed.length + restart.length === 0) return 'Read. Nothing in it is different.'
+  const now = applied.length === 0 ? [] : [`${list(applied)} in force`]
+  const later = restart.length === 0 ? [] : [`${list(restart)} from the next start of the node`]
+  return `Read. ${[...now, ...later].join('; ')}.`
+}
+
+function edit(setting: Setting, value: SettingValue | null): void {
   const next = new Map(draft.peek())
   const same = JSON.stringify(value) === JSON.stringify(setting.value)
   if (same || (value === null && !setting.set)) next.delete(setting.key)
@@ -257,7 +275,7 @@ function edit(setting: Setting, value: unknown): void {
 }
 
 /** Typed JSON is read when it is sent: until then it is text that may be half of something. */
-function toSend(key: string, value: unknown): unknown {
+function toSend(key: string, value: SettingValue | null): SettingValue | null {
   const setting = settings.data
     .peek()
     ?.sections.flatMap(({ keys }) => keys)

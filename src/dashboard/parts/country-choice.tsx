@@ -7,6 +7,7 @@ import { network, settings } from '../node-state.ts'
 import { useResource } from '../resource.ts'
 import { Card } from './card.tsx'
 import { Draw } from './icons.tsx'
+import { NotWritable } from './not-writable.tsx'
 import { Failed, Loading, Notice } from './states.tsx'
 
 export const EXIT_COUNTRIES = 'path.exit_countries'
@@ -36,6 +37,7 @@ export function CountryCard(): JSX.Element {
     )
   }
   const [exits, excluded] = [countriesOf(EXIT_COUNTRIES), countriesOf(EXCLUDED_COUNTRIES)]
+  const locked = !data.writable
   const state = act.state.value
   return (
     <Card title="Countries">
@@ -45,6 +47,7 @@ export function CountryCard(): JSX.Element {
         chosen={exits}
         only={(row) => row.exits > 0}
         not={excluded}
+        locked={locked}
         change={(codes) => void act.run({ [EXIT_COUNTRIES]: codes })}
       />
       <CountryList
@@ -53,8 +56,10 @@ export function CountryCard(): JSX.Element {
         chosen={excluded}
         not={exits}
         all
+        locked={locked}
         change={(codes) => void act.run({ [EXCLUDED_COUNTRIES]: codes })}
       />
+      {locked ? <NotWritable file={data.file} /> : null}
       {state.kind === 'failed' ? (
         <Notice kind="bad">{state.error.problems.map(({ message }) => message).join(' ') || state.error.message}</Notice>
       ) : null}
@@ -81,6 +86,8 @@ export function CountryList(props: {
   readonly only?: (row: { readonly exits: number }) => boolean
   /** Whether countries without a relay may be chosen too. */
   readonly all?: boolean
+  /** Whether nothing can be changed. */
+  readonly locked?: boolean
   readonly change: (codes: readonly string[]) => void
 }): JSX.Element {
   const own = useId()
@@ -99,6 +106,7 @@ export function CountryList(props: {
             {countryName(code)}
             <button
               type="button"
+              disabled={props.locked === true}
               aria-label={`Remove ${countryName(code)}`}
               onClick={() => props.change(props.chosen.filter((other) => other !== code))}
             >
@@ -110,6 +118,7 @@ export function CountryList(props: {
       <select
         id={id}
         value=""
+        disabled={props.locked === true}
         onChange={({ currentTarget }) => {
           const code = currentTarget.value
           currentTarget.value = ''

@@ -1,5 +1,5 @@
 import type { JSX } from 'preact'
-import type { Setting } from '../../control/api-types.ts'
+import type { Setting, SettingValue } from '../../control/api-types.ts'
 import { words } from '../format.ts'
 import { type Field, textOf, typedValue } from '../setting-field.ts'
 import { CountryList, EXCLUDED_COUNTRIES, EXIT_COUNTRIES } from './country-choice.tsx'
@@ -9,11 +9,11 @@ export function SettingInput(props: {
   readonly id: string
   readonly setting: Setting
   readonly field: Field
-  readonly value: unknown
+  readonly value: SettingValue | null | undefined
   readonly invalid: boolean
   readonly describedBy: string
   readonly locked: boolean
-  readonly change: (value: unknown) => void
+  readonly change: (value: SettingValue) => void
 }): JSX.Element {
   const { id, setting, field, value, invalid, describedBy, locked, change } = props
   const common = { id, 'aria-describedby': describedBy, 'aria-invalid': invalid, disabled: locked }
@@ -27,6 +27,7 @@ export function SettingInput(props: {
         chosen={Array.isArray(value) ? value : []}
         not={[]}
         all={!exits}
+        locked={props.locked}
         {...(exits ? { only: (row: { exits: number }) => row.exits > 0 } : {})}
         change={change}
       />
@@ -59,7 +60,7 @@ export function SettingInput(props: {
         </select>
       )
     case 'choices': {
-      const chosen: readonly unknown[] = Array.isArray(value) ? value : []
+      const chosen: readonly SettingValue[] = Array.isArray(value) ? value : []
       return (
         <fieldset class="ticks" id={id} aria-describedby={describedBy} disabled={locked}>
           <legend class="hidden">{setting.key}</legend>

@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest'
+import { statusText } from '../../../src/cli/commands/status.ts'
 import { bytesText, durationText, facts, table, visible, wrap } from '../../../src/cli/output.ts'
 import { progressLine } from '../../../src/cli/progress.ts'
+import { fakeStatus } from '../../support/fake-node.ts'
 
 describe('what a terminal shows', () => {
   test.each([
@@ -53,4 +55,13 @@ describe('what a terminal shows', () => {
     [100, 100, 2000, '[========================] 100 %  100 B of 100 B  50 B/s  0 ms left'],
     [5_000, null, 1000, '5.0 kB  5.0 kB/s'],
   ])('progress of %s of %s after %d ms', (bytes, total, ms, text) => expect(progressLine(bytes, total, ms)).toBe(text))
+})
+
+describe('the status', () => {
+  test('says who signed the network file, or that nobody did', () => {
+    expect(statusText(fakeStatus as never)).toMatch(/signed by +nobody/)
+    const signature = { publisher: 'c9'.repeat(32), issued: '2026-11-02T09:00:00Z' }
+    const text = statusText({ ...fakeStatus, network: { ...fakeStatus.network, signature } } as never)
+    expect(text.replaceAll(/\s+/g, ' ')).toContain(`signed by ${'c9'.repeat(32)}, issued 2026-11-02T09:00:00Z`)
+  })
 })

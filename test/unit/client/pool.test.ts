@@ -157,6 +157,21 @@ describe('the circuit pool', () => {
     await until(() => carrier!.state === 'closed', 'the retired circuit is closed after its last stream')
   })
 
+  test('tells of a circuit that takes nothing new while something is on it, and of its end once', async () => {
+    const { pool, client, events } = world({ path: { cleanCircuits: 2 } })
+    const { stream } = await client.connect({ host: '127.0.0.1', port }, { isolation: 'a' })
+    await until(() => ready(pool).length >= 2, 'one in use and one that is not')
+    const used = ready(pool).find(({ isolation }) => isolation === 'a')!
+    const clean = ready(pool).find(({ isolation }) => isolation === null)!
+    const told = (id: number): string[] => events.filter((one) => one.circuit.id === id && !('stream' in one)).map(({ type }) => type)
+    pool.retireAll()
+    expect(told(used.id)).toEqual(['open', 'retired'])
+    expect(told(clean.id)).toEqual(['open', 'closed'])
+    stream.destroy()
+    await until(() => used.state === 'closed', 'its end')
+    expect(told(used.id)).toEqual(['open', 'retired', 'closed'])
+  })
+
   test('a circuit past its lifetime takes no more streams', async () => {
     const { pool, client } = world({ path: { circuitLifetimeMs: 10_000 } })
     await echo(client, 'a')

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { chmodSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -5,6 +6,7 @@ import { loadConfig } from '../../../src/node/config.ts'
 import { LiveConfig } from '../../../src/node/live-config.ts'
 import { Settings } from '../../../src/node/settings.ts'
 import { temporaryFolder } from '../../support/processes.ts'
+import { root } from '../../support/repository.ts'
 
 const relay = '12D3KooWKktysxBH5AU7yAvm5J3Eq7q6UJrSXiX9BUSeq8n15EPw'
 const text = `# mine
@@ -37,7 +39,7 @@ const written = (): string => readFileSync(file, 'utf8')
 describe('settings', () => {
   test('show each key that matters to the roles, with what it may be, and no password', async () => {
     const facts = await settings.facts()
-    expect(facts.file).toBe(file)
+    expect(facts).toMatchObject({ file, writable: true })
     const keys = facts.sections.flatMap((section) => section.keys)
     const key = (name: string) => keys.find((one) => one.key === name)!
     expect(key('log.level')).toMatchObject({ value: 'info', default: 'info', set: true, live: true, pending: false, secret: false })
@@ -140,6 +142,35 @@ describe('settings', () => {
     writeFileSync(file, '[log]\nlevel = 3\n')
     await expect(settings.reload()).rejects.toMatchObject({ code: 'config-invalid' })
     expect(live.current.log.level).toBe('error')
+  })
+
+  test('say when their file is not the node’s to write, and then nothing changes', () => {
+    chmodSync(file, 0o644)
+    chmodSync(folder.path, 0o755)
+    const script = `
+      const { loadConfig } = await import(${JSON.stringify(join(root, 'src/node/config.ts'))})
+      const { LiveConfig } = await import(${JSON.stringify(join(root, 'src/node/live-config.ts'))})
+      const { Settings } = await import(${JSON.stringify(join(root, 'src/node/settings.ts'))})
+      const live = new LiveConfig(await loadConfig(${JSON.stringify(file)}))
+      const settings = new Settings(live)
+      const { writable } = await settings.facts()
+      const failure = await settings.change({ set: { 'log.level': 'debug' } }).catch(({ code }) => code)
+      console.log(JSON.stringify({ writable, failure, level: live.current.log.level }))`
+    const asked = (uid: number): unknown => {
+      const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { uid, cwd: root, encoding: 'utf8' })
+      expect(stderr).toBe('')
+      return JSON.parse(stdout)
+    }
+    const own = process.getuid!()
+    if (own === 0) {
+      expect(asked(65_534)).toEqual({ writable: false, failure: 'directory-unwritable', level: 'info' })
+    } else {
+      chmodSync(folder.path, 0o555)
+      expect(asked(own)).toEqual({ writable: false, failure: 'directory-unwritable', level: 'info' })
+      chmodSync(folder.path, 0o755)
+    }
+    expect(written()).toBe(text)
+    expect(asked(own)).toMatchObject({ writable: true, level: 'debug' })
   })
 
   test('changes at the same time are all kept', async () => {
