@@ -76,9 +76,9 @@ export function wrap(text: string, width: number): string[] {
   return [...lines, line]
 }
 
-/** Text from the network without anything that could move a terminal's cursor. */
+/** Text from the network without anything that could move a terminal's cursor, turn its order of reading, or not be seen. */
 export function visible(text: string): string {
-  return text.replace(/\p{Cc}/gu, '?')
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '?')
 }
 
 /** The end of a node id, which is what differs. */

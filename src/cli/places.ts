@@ -1,9 +1,10 @@
-import { existsSync } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
 import { connect } from 'node:net'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { ShallotError } from '../base/index.ts'
 import { ControlClient, type RunningNode, runningNodes, TOKEN_FILE } from '../control/index.ts'
+import { isErrno } from '../store/index.ts'
 
 /** Where this user's node is when nothing else is said: $SHALLOT_DIR, else the XDG data directory. */
 export function defaultDir(): string {
@@ -41,6 +42,7 @@ export async function findNode(choice: NodeChoice): Promise<ControlClient> {
     if (node !== undefined) return clientOf(node)
     // That of another user (a service's own), for whoever may read its directory: root.
     const socket = join(dir, CONTROL_SOCKET)
+    if (isForbidden(socket)) throw notAllowed(dir)
     if (existsSync(socket) && (await answers(socket))) return new ControlClient(socket, join(dir, TOKEN_FILE))
     throw notRunning(`no node runs in ${dir}; start it with \`shallot run --dir ${choice.dir}\``)
   }
@@ -58,6 +60,16 @@ export async function findNode(choice: NodeChoice): Promise<ControlClient> {
   })
 }
 
+/** Whether it is this user who may not know: then what is there cannot be told from nothing. */
+function isForbidden(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK)
+    return false
+  } catch (error) {
+    return isErrno(error, 'EACCES')
+  }
+}
+
 /** Whether a node listens there: the socket of one that was killed stays. */
 function answers(path: string): Promise<boolean> {
   return new Promise((resolve) => {
@@ -72,6 +84,13 @@ function answers(path: string): Promise<boolean> {
 
 function clientOf(node: RunningNode): ControlClient {
   return new ControlClient(node.address, node.tokenFile)
+}
+
+function notAllowed(dir: string): ShallotError {
+  return new ShallotError('control-refused', `${dir} belongs to another user: run this as the user who runs the node, or with sudo`, {
+    kind: 'host',
+    retry: 'never',
+  })
 }
 
 function notRunning(message: string): ShallotError {

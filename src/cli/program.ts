@@ -42,6 +42,7 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
     code = result
   })
   try {
+    refuseUnknownTopic(program, args)
     await program.parseAsync(args, { from: 'user' })
     return code
   } catch (error) {
@@ -56,6 +57,16 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
 }
 
 type Done = (code: number) => void
+
+/** commander shows the whole help for `shallot help TYPO`. */
+function refuseUnknownTopic(program: Command, [first, topic]: readonly string[]): void {
+  if (first !== 'help' || topic === undefined || topic.startsWith('-') || topic === 'help') return
+  if (program.commands.some((command) => command.name() === topic)) return
+  throw new ShallotError('usage', `there is no command ${JSON.stringify(topic)}; shallot --help lists all`, {
+    kind: 'usage',
+    retry: 'never',
+  })
+}
 
 /** The command line. What `shallot --help`, the completions and the manual say is made of it. @param done told the exit code of the command that ran */
 export function buildProgram(done: Done): Command {
@@ -169,7 +180,7 @@ function askingCommands(program: Command, done: Done): void {
     .action(async (options) => done(await (await import('./commands/lists.ts')).circuits(options)))
   asking(program, 'relays', 'the relays this node knows')
     .addOption(new Option('--role <role>', 'only those with this role').choices(roleNames.filter((role) => role !== 'client')))
-    .option('--country <code>', 'only those in this country: DE; ?? where it is not known')
+    .option('--country <code>', 'only those in this country: DE; ?? where it is not known', country)
     .action(async (options: { role?: ServingRole; country?: string }) => done(await (await import('./commands/lists.ts')).relays(options)))
   asking(program, 'streams', 'the streams open now').action(async (options) =>
     done(await (await import('./commands/lists.ts')).streams(options)),
@@ -280,6 +291,11 @@ function count(least: number, most: number): (text: string) => number {
       throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`)
     return value
   }
+}
+
+function country(text: string): string {
+  if (!/^([a-z]{2}|\?\?)$/i.test(text)) throw new InvalidArgumentError('It must be the two letters of a country, such as DE, or ??.')
+  return text.toUpperCase()
 }
 
 function address(text: string): string {

@@ -57,8 +57,8 @@ export function circuitsText(list: readonly Api.Circuit[]): string {
 }
 
 /** "abcdefgh DE > ijklmnop > qrstuvwx FR": the ends of the ids, and countries where they are known */
-export function pathText(circuit: Api.Circuit): string {
-  return circuit.path.map(({ id, country }) => `${id.slice(-8)}${country === null ? '' : ` ${country}`}`).join(' > ')
+export function pathText(circuit: Api.Circuit, idLength = 8): string {
+  return circuit.path.map(({ id, country }) => `${id.slice(-idLength)}${country === null ? '' : ` ${country}`}`).join(' > ')
 }
 
 function whyText(circuit: Api.Circuit): string {

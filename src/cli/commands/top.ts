@@ -5,12 +5,11 @@ import { say, sayJson } from '../output.ts'
 import { findNode, type NodeChoice } from '../places.ts'
 import { pageLines } from '../top/page.ts'
 import { type Rates, ratesBetween, type Snapshot } from '../top/rates.ts'
-import { Screen } from '../top/screen.ts'
+import { ESCAPE, Screen } from '../top/screen.ts'
 
 /** Between two looks where nobody watches: rates need two. */
 const ONE_SHOT_MS = 1_000
 const CTRL_C = '\x03'
-const ESCAPE = '\x1b'
 const KEYS = 'q quit   n new circuit   space stop and go'
 
 export interface TopOptions extends NodeChoice {

@@ -27,7 +27,7 @@ export function pageLines(snapshot: Snapshot, rates: Rates, size: PageSize, extr
   const head = [...headLines(status, rates, size.width), ...warningLines(status, extras, size.width)]
   const foot = extras.keys === null ? [] : [styled('dim', cut(extras.keys, size.width))]
   if (status.client === null) return [...head, ...foot].slice(0, size.height)
-  const circuits = circuitTable(snapshot, rates, extras.now)
+  const circuits = circuitTable(snapshot, rates, extras.now, size.width)
   const streams = streamTable(snapshot, rates, extras.now)
   // Two headings and the blank lines before them.
   const room = Math.max(2 * LEAST_ROWS, size.height - head.length - foot.length - 4)
@@ -82,8 +82,17 @@ function warningLines({ warnings }: Api.NodeStatus, { trouble }: PageExtras, wid
   return trouble === null ? lines : [...lines, styled('red', cut(`! ${visible(trouble)}`, width))]
 }
 
+/** Below this width the ends of node ids are shorter. */
+const NARROW = 60
+const NARROW_ID = 4
+/** So much of a target is worth more than what else is told of its stream. */
+const LEAST_TARGET = 24
+
 interface Table {
-  readonly columns: readonly { readonly name: string; readonly right?: true }[]
+  /** `spare`: left out where there is no room for the last column, the highest first. */
+  readonly columns: readonly { readonly name: string; readonly right?: true; readonly spare?: number }[]
+  /** The width that the last column gets before others are shown. */
+  readonly leastLast: number
   readonly rows: readonly { readonly cells: readonly string[]; readonly quiet: boolean }[]
   /** Said where there are no rows. */
   readonly empty: string
@@ -92,21 +101,22 @@ interface Table {
 const none: Rate = { down: 0, up: 0 }
 const total = (rate: Rate): number => rate.down + rate.up
 
-function circuitTable({ circuits }: Snapshot, rates: Rates, now: number): Table {
+function circuitTable({ circuits }: Snapshot, rates: Rates, now: number, width: number): Table {
   const rateOf = ({ id }: Api.Circuit): Rate => rates.circuits.get(id) ?? none
   const live = circuits.filter(({ state }) => state !== 'closed')
   const sorted = [...live].sort((a, b) => total(rateOf(b)) - total(rateOf(a)) || b.streams - a.streams || a.id - b.id)
   return {
     columns: [
-      { name: 'CIRCUIT', right: true },
-      { name: 'STATE' },
-      { name: 'AGE', right: true },
-      { name: 'RTT', right: true },
-      { name: 'STR', right: true },
-      { name: 'DOWN/S', right: true },
-      { name: 'UP/S', right: true },
+      { name: 'ID', right: true },
+      { name: 'STATE', spare: 6 },
+      { name: 'AGE', right: true, spare: 5 },
+      { name: 'RTT', right: true, spare: 3 },
+      { name: 'STR', right: true, spare: 4 },
+      { name: 'DOWN/S', right: true, spare: 1 },
+      { name: 'UP/S', right: true, spare: 2 },
       { name: 'GUARD > MIDDLE > EXIT' },
     ],
+    leastLast: Number.POSITIVE_INFINITY,
     rows: sorted.map((circuit) => ({
       cells: [
         String(circuit.id),
@@ -116,7 +126,7 @@ function circuitTable({ circuits }: Snapshot, rates: Rates, now: number): Table 
         String(circuit.streams),
         rateText(rateOf(circuit).down),
         rateText(rateOf(circuit).up),
-        pathText(circuit),
+        pathText(circuit, width < NARROW ? NARROW_ID : undefined),
       ],
       quiet: circuit.state !== 'open',
     })),
@@ -129,15 +139,16 @@ function streamTable({ streams }: Snapshot, rates: Rates, now: number): Table {
   const sorted = [...streams].sort((a, b) => total(rateOf(b)) - total(rateOf(a)) || b.openedAt - a.openedAt)
   return {
     columns: [
-      { name: 'CIRCUIT', right: true },
-      { name: 'STATE' },
-      { name: 'AGE', right: true },
-      { name: 'DOWN/S', right: true },
-      { name: 'UP/S', right: true },
-      { name: 'DOWN', right: true },
-      { name: 'UP', right: true },
+      { name: 'CIRCUIT', right: true, spare: 3 },
+      { name: 'STATE', spare: 7 },
+      { name: 'AGE', right: true, spare: 6 },
+      { name: 'DOWN/S', right: true, spare: 1 },
+      { name: 'UP/S', right: true, spare: 2 },
+      { name: 'DOWN', right: true, spare: 4 },
+      { name: 'UP', right: true, spare: 5 },
       { name: 'TARGET' },
     ],
+    leastLast: LEAST_TARGET,
     rows: sorted.map((stream) => ({
       cells: [
         stream.circuit === null ? '-' : String(stream.circuit),
@@ -156,14 +167,15 @@ function streamTable({ streams }: Snapshot, rates: Rates, now: number): Table {
 }
 
 /** The heading and at most so many rows; the last line counts the rows that found no room. */
-function tableLines({ columns, rows, empty }: Table, width: number, most: number): string[] {
+function tableLines({ columns, leastLast, rows, empty }: Table, width: number, most: number): string[] {
   if (rows.length === 0) return [styled('dim', cut(empty, width))]
   const shown = rows.length <= most ? rows : rows.slice(0, Math.max(1, most - 1))
   const widths = columns.map(({ name }, i) => Math.max(name.length, ...shown.map(({ cells }) => visible(cells[i]!).length)))
+  const kept = keptColumns(columns, widths, leastLast, width)
   const line = (cells: readonly string[]): string =>
     cut(
-      cells
-        .map((cell, i) => (columns[i]!.right ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
+      kept
+        .map((i) => (columns[i]!.right ? cells[i]!.padStart(widths[i]!) : cells[i]!.padEnd(widths[i]!)))
         .join('  ')
         .trimEnd(),
       width,
@@ -175,6 +187,20 @@ function tableLines({ columns, rows, empty }: Table, width: number, most: number
   }
   if (shown.length < rows.length) lines.push(styled('dim', cut(`${rows.length - shown.length} more`, width)))
   return lines
+}
+
+/** The columns that there is room for, by number: as many are left out as the last one needs. */
+function keptColumns(columns: Table['columns'], widths: readonly number[], leastLast: number, width: number): readonly number[] {
+  const last = columns.length - 1
+  const needed = (kept: readonly number[]): number =>
+    kept.reduce((sum, i) => sum + (i === last ? Math.min(widths[i]!, leastLast) : widths[i]! + 2), 0)
+  let kept = columns.map((_, i) => i)
+  const spare = kept.filter((i) => columns[i]!.spare !== undefined).sort((a, b) => columns[b]!.spare! - columns[a]!.spare!)
+  for (const least of spare) {
+    if (needed(kept) <= width) break
+    kept = kept.filter((i) => i !== least)
+  }
+  return kept
 }
 
 /** "-" for nothing, so that what moves is seen. */

@@ -7,6 +7,19 @@ const HOME = '\x1b[H'
 const CLEAR_LINE = '\x1b[K'
 const CLEAR_BELOW = '\x1b[J'
 
+export const ESCAPE = '\x1b'
+/** ECMA-48 §5.4 control sequences, SS3 and one character, and any other character after Escape; of one that was cut off, what there is. */
+const SEQUENCE = new RegExp(`${ESCAPE}(?:\\[[0-?]*[ -/]*[@-~]?|O.?|[^])?`, 'g')
+
+/**
+ * The keys in what a terminal sent. Arrows, the wheel (which a terminal sends as arrows to an alternate screen), function keys and Alt come as
+ * sequences that begin as the Escape key does: they are nobody's keys here. Escape itself comes alone.
+ */
+export function keysOf(text: string): readonly string[] {
+  if (text === ESCAPE) return [ESCAPE]
+  return [...text.replaceAll(SEQUENCE, '')]
+}
+
 /** A terminal's alternate screen, drawn over in place; what was there before comes back when it is left. */
 export class Screen {
   readonly #out: WriteStream
@@ -25,7 +38,7 @@ export class Screen {
       input.setRawMode(true)
       input.setEncoding('utf8')
       input.on('data', (text: string | Buffer) => {
-        for (const one of String(text)) key(one)
+        for (const one of keysOf(String(text))) key(one)
       })
       input.resume()
     }

@@ -1,9 +1,9 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { chooseSuite } from '../../../src/crypto/index.ts'
 import { decodeIdentity, loadConfig } from '../../../src/node/index.ts'
-import { projectRoot, run, shallot, temporaryFolder } from '../../support/processes.ts'
+import { Program, projectRoot, run, shallot, temporaryFolder, until } from '../../support/processes.ts'
 
 let folder: { path: string; remove(): void }
 let env: Record<string, string | undefined>
@@ -27,6 +27,8 @@ describe('wrong use ends with 2 and says what is wrong', () => {
     [['fetch'], /missing required argument 'url'/],
     [['fetch', 'gopher://x'], /is not a URL that begins with http/],
     [['fetch', 'http://x/', '--json'], /--json needs -o FILE/],
+    [['help', 'statsu'], /there is no command "statsu"/],
+    [['relays', '--country', 'Germany'], /two letters of a country/],
     [['relays', '--role', 'client'], /Allowed choices are guard, middle, exit, relay, bootstrap/],
     [['init', '--role', 'entry', '--bootstrap', bootstrap], /The roles are client, guard/],
     [['init'], /say which network this is/],
@@ -203,10 +205,55 @@ describe('asking', () => {
     expect(stdout).toBe('')
   })
 
+  test.skipIf(process.getuid?.() !== 0)("another user's directory is not taken for one without a node (root)", async () => {
+    const dir = join(folder.path, 'theirs')
+    mkdirSync(dir, { mode: 0o700 })
+    chmodSync(folder.path, 0o755)
+    const asked = await shallot(['status', '--dir', dir], {
+      env: { ...env, XDG_RUNTIME_DIR: undefined },
+      wrapper: ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'],
+    })
+    expect(asked.log).toContain(`${dir} belongs to another user: run this as the user who runs the node, or with sudo`)
+    expect(asked.code).toBe(1)
+  })
+
   test('a directory without a running node is named', async () => {
     const { code, log } = await cli('status', '--dir', 'nowhere')
     expect(code).toBe(1)
     expect(log).toMatch(/no node runs in .*nowhere/)
+  })
+})
+
+describe('standard output', () => {
+  const launcher = join(projectRoot, 'bin', 'shallot')
+
+  test.skipIf(!existsSync('/dev/full'))('that takes nothing more is no success', async () => {
+    await cli('init', '--role', 'middle', '--bootstrap', bootstrap, '--dir', 'relay')
+    const { code, log } = await run('sh', ['-c', `sh ${launcher} backup - --dir relay > /dev/full`], { env, cwd: folder.path })
+    expect(log).toContain('shallot: standard output cannot be written: ENOSPC')
+    expect(code).toBe(1)
+  })
+
+  test('that nobody reads ends no node', async () => {
+    await cli('init', '--bootstrap', `/ip4/127.0.0.1/tcp/9/p2p/${id}`, '--dir', 'unread')
+    const quiet =
+      '[ingress]\nsocks.listen = ["127.0.0.1:0"]\nhttp.listen = ["127.0.0.1:0"]\ndns.listen = []\n[dashboard]\nenabled = false\n'
+    writeFileSync(join(folder.path, 'unread', 'shallot.toml'), quiet, { flag: 'a' })
+    const node = Program.start('sh', ['-c', `(sh ${launcher} run --dir unread; echo "ended with $?" >&2) | true`], {
+      env,
+      cwd: folder.path,
+    })
+    try {
+      const facts = await until('the node is there', 20_000, async () => {
+        const { code, stdout } = await cli('status', '--dir', 'unread', '--json')
+        return code === 0 ? (JSON.parse(stdout) as { pid: number }) : undefined
+      })
+      process.kill(facts.pid, 'SIGTERM')
+      await until('it has ended in order', 20_000, () => node.log.includes('ended with 0'))
+      expect(node.log).not.toContain('EPIPE')
+    } finally {
+      await node.stop()
+    }
   })
 })
 

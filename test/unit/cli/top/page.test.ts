@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { type PageExtras, pageLines } from '../../../../src/cli/top/page.ts'
 import { ratesBetween, type Snapshot } from '../../../../src/cli/top/rates.ts'
+import { keysOf } from '../../../../src/cli/top/screen.ts'
 import type { Api } from '../../../../src/control/index.ts'
 import { fakeCircuit, fakeStatus, fakeStream } from '../../../support/fake-node.ts'
 
@@ -48,6 +49,15 @@ describe('rates', () => {
   })
 })
 
+describe('keys', () => {
+  test('are what was pressed; arrows, the wheel and function keys are none, and Escape is one when it comes alone', () => {
+    expect(keysOf('n q')).toEqual(['n', ' ', 'q'])
+    expect(keysOf('\x1b')).toEqual(['\x1b'])
+    for (const sequence of ['\x1b[A', '\x1b[1;5B', '\x1bOA', '\x1b[15~', '\x1b[<64;10;10M', '\x1bq', '\x1b['])
+      expect(keysOf(`${sequence}n`.slice(0, sequence === '\x1b[' ? 2 : undefined)), sequence).toEqual(sequence === '\x1b[' ? [] : ['n'])
+  })
+})
+
 describe('the page', () => {
   const circuits = Array.from({ length: 20 }, (_, i) => circuit(i + 1, 1_000))
   const streams = Array.from({ length: 40 }, (_, i) => stream(i + 1, (i % 20) + 1, 100))
@@ -85,12 +95,22 @@ describe('the page', () => {
     expect(lines[streamsAt + 1]).toMatch(/^ +9 {2}open +3 s +50\.0 kB +- +50\.1 kB +0 B {2}host9\.example:443$/)
   })
 
+  test('keeps the whole path where it is narrow, and leaves out what is less', () => {
+    for (const width of [80, 70, 60, 50, 40]) {
+      const lines = pageLines(second, rates, { width, height: 50 }, extras)
+      const at = lines.findIndex((line) => line.includes('GUARD > MIDDLE > EXIT'))
+      expect(lines[at + 1], `${width}`).toMatch(/^ 7 {2}.*(rdGuard1 DE > Middle22 > ExitEx33 NL|ard1 DE > le22 > Ex33 NL)$/)
+      expect(lines[at + 1], `${width}`).toContain('50.0 kB')
+      expect(lines.find((line) => line.includes('host9.'))).toMatch(/host9\.example:443$/)
+    }
+  })
+
   test('holds nothing that could move the cursor, whatever a target is called', () => {
-    const evil = snapshot(0, [], [stream(1, 1, 0, '\x1b[2J\r\nevil\x07')])
+    const evil = snapshot(0, [], [stream(1, 1, 0, '\x1b[2J\r\nevil\x07\u202e\u2028\u200b')])
     const text = pageLines(evil, ratesBetween(null, evil), everything, extras).join('\n')
     // biome-ignore lint/suspicious/noControlCharactersInRegex: their absence is the point
     expect(text).not.toMatch(/[\x00-\x09\x0b-\x1f]/)
-    expect(text).toContain('evil')
+    expect(text).toContain('evil????')
   })
 
   test('says what is wrong, and that there is nothing yet', () => {
