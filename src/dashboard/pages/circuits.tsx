@@ -6,7 +6,7 @@ import { useAct } from '../act.ts'
 import { ask } from '../api.ts'
 import { onEvent } from '../connection.ts'
 import { bytes, duration, latency, plural, words } from '../format.ts'
-import { circuitInUse } from '../node-state.ts'
+import { circuitInUse, status } from '../node-state.ts'
 import { ActButton } from '../parts/act-button.tsx'
 import { Badge, Card } from '../parts/card.tsx'
 import { Draw } from '../parts/icons.tsx'
@@ -39,6 +39,18 @@ export function CircuitsPage(): JSX.Element {
   const act = useAct(() => ask('POST /v1/new-circuit'))
   if (data === undefined)
     return error === null ? <Loading what="the circuits" lines={6} /> : <Failed error={error} again={() => void circuits.reload()} />
+  if (status.data.value?.client === null) {
+    return (
+      <Card title="Circuits">
+        <Empty icon="circuits" title="This node builds no circuits of its own">
+          <p>
+            It serves others: the page <a href="#/relay">Relay &amp; exit</a> says how much. With the role client it carries your own
+            traffic too, and shows its circuits here.
+          </p>
+        </Empty>
+      </Card>
+    )
+  }
   const shown = data.filter(({ state }) => ended.value || state !== 'closed').toReversed()
   const state = act.state.value
   return (
@@ -85,8 +97,8 @@ function CircuitItem({ circuit }: { readonly circuit: Circuit }): JSX.Element {
         <summary>
           <span class="circuit-id">{circuit.id}</span>
           <Badge tone={TONES[circuit.state]}>{MEANING[circuit.state]}</Badge>
-          {used ? <Badge tone="accent">In use</Badge> : null}
           <PathLine circuit={circuit} />
+          {used ? <Badge tone="accent">In use</Badge> : null}
           <span class="circuit-facts">
             <span>{latency(circuit.rttMs)}</span>
             <span>{duration(now - circuit.createdAt)} old</span>

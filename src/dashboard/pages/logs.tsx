@@ -94,9 +94,15 @@ export function LogsPage(): JSX.Element {
           follow={!paused.value}
           keyOf={({ seq, at }) => `${at}-${seq}`}
           empty={
-            <Empty icon="logs" title="No line like that">
-              <p>Lines come as the node writes them. What it does not write, no filter shows: see the levels below.</p>
-            </Empty>
+            logError.value === null ? (
+              <Empty icon="logs" title="No line like that">
+                <p>Lines come as the node writes them. What it does not write, no filter shows: see the levels below.</p>
+              </Empty>
+            ) : (
+              <Empty icon="offline" title="The log is not here yet">
+                <p>It is read as soon as the node answers.</p>
+              </Empty>
+            )
           }
         />
       ) : (

@@ -3,7 +3,7 @@ import type { JSX } from 'preact'
 import { useEffect } from 'preact/hooks'
 import type { RelayBrief, ServingRole } from '../../control/api-types.ts'
 import { onEvent, wantEvents } from '../connection.ts'
-import { countryName, moment, number, rate, shortId } from '../format.ts'
+import { countryName, moment, number, plural, rate, shortId } from '../format.ts'
 import { network } from '../node-state.ts'
 import { Badge, Bars, Card, Figure, Figures } from '../parts/card.tsx'
 import { Plot } from '../parts/plot.tsx'
@@ -16,6 +16,8 @@ import { useResource } from '../resource.ts'
 
 const ROLES: readonly ServingRole[] = ['guard', 'middle', 'exit', 'relay', 'bootstrap']
 const ROLE_NAMES = { guard: 'Guards', middle: 'Middles', exit: 'Exits', relay: 'NAT relays', bootstrap: 'Bootstraps' } as const
+/** Of those that are no hop of a path. */
+const NOTES: Partial<Record<ServingRole, string>> = { relay: 'for nodes behind NAT', bootstrap: 'for newcomers' }
 /** Countries that are shown before the list is opened. */
 const FIRST_COUNTRIES = 8
 
@@ -73,7 +75,7 @@ export function NetworkPage(): JSX.Element {
               key={role}
               name={ROLE_NAMES[role]}
               value={number(row?.known ?? 0)}
-              note={`${number(row?.eligible ?? 0)} for your paths`}
+              note={NOTES[role] ?? `${number(row?.eligible ?? 0)} for your paths`}
             />
           )
         })}
@@ -90,6 +92,7 @@ export function NetworkPage(): JSX.Element {
               times={data.history.map(({ at }) => at)}
               when={(at) => new Date(at).toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit' })}
               show={(value) => number(Math.round(value))}
+              unit="count"
               height={220}
               lines={[
                 { name: 'Known', colour: 'plot-1', values: data.history.map(({ known }) => known) },
@@ -123,7 +126,7 @@ export function NetworkPage(): JSX.Element {
               key,
               name: countryName(key),
               value: known,
-              text: `${number(known)}${exits > 0 ? ` · ${number(exits)} exits` : ''}`,
+              text: `${number(known)}${exits > 0 ? ` · ${plural(exits, 'exit')}` : ''}`,
             }))}
           />
           {countries.length > FIRST_COUNTRIES ? (

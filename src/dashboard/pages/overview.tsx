@@ -11,6 +11,8 @@ import { Badge, Card, Figure, Figures } from '../parts/card.tsx'
 import { CountryCard } from '../parts/country-choice.tsx'
 import { Draw } from '../parts/icons.tsx'
 import { PathDrawing, PathLine } from '../parts/path-drawing.tsx'
+import { ReachabilityCard } from '../parts/reachability-card.tsx'
+import { ServedFigures, ServedPlots } from '../parts/served.tsx'
 import { Empty, Failed, Loading, Notice } from '../parts/states.tsx'
 import { TrafficPlots } from '../parts/traffic-plots.tsx'
 import { VpnCard } from '../parts/vpn-card.tsx'
@@ -29,18 +31,31 @@ export function OverviewPage(): JSX.Element {
     <>
       <Sentence />
       <Warnings warnings={data.warnings} />
-      {client ? <PathCard /> : null}
-      <div class="columns">
-        <div class="stack">
-          {client ? <RequestsCard /> : null}
-          <NodeCard />
-        </div>
-        <div class="stack">
-          {client ? <CountryCard /> : null}
-          {client ? <VpnCard /> : null}
-        </div>
-      </div>
-      <TrafficPlots />
+      {client ? (
+        <>
+          <PathCard />
+          <div class="columns">
+            <div class="stack">
+              <RequestsCard />
+              <NodeCard />
+            </div>
+            <div class="stack">
+              <CountryCard />
+              <VpnCard />
+            </div>
+          </div>
+          <TrafficPlots />
+        </>
+      ) : (
+        <>
+          <ServedFigures node={data} />
+          <ServedPlots node={data} />
+          <div class="columns columns-even">
+            <NodeCard />
+            {data.reachability === null ? null : <ReachabilityCard state={data.reachability} />}
+          </div>
+        </>
+      )}
     </>
   )
 }
@@ -100,7 +115,7 @@ function PathCard(): JSX.Element {
             <Figure
               name="Streams"
               value={String(circuit.streams)}
-              note={circuit.isolation === null ? 'not used yet' : 'share one isolation key'}
+              note={circuit.isolation === null ? 'not used yet' : circuit.streams > 1 ? 'share one isolation key' : 'open now'}
             />
             <Figure name="Carried" value={bytes(circuit.bytesSent + circuit.bytesReceived)} note={`${bytes(circuit.bytesReceived)} down`} />
           </Figures>
@@ -168,7 +183,10 @@ function RequestsCard(): JSX.Element {
 /** The publisher of the network file in short; null when nobody signed it. */
 function signedBy(signature: NodeStatus['network']['signature']): string | null {
   if (signature === null) return null
-  const issued = signature.issued === null ? '' : `, ${new Date(signature.issued).toLocaleDateString()}`
+  const issued =
+    signature.issued === null
+      ? ''
+      : `, ${new Date(signature.issued).toLocaleDateString('en-GB', { day: 'numeric', month: 'short', year: 'numeric' })}`
   return `${signature.publisher.slice(0, 12)}…${issued}`
 }
 

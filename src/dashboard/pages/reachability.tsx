@@ -1,23 +1,12 @@
 import type { ComponentChildren, JSX } from 'preact'
-import type { FamilyFacts, NatFacts } from '../../control/api-types.ts'
+import type { FamilyFacts } from '../../control/api-types.ts'
 import { duration, moment, shortId, words } from '../format.ts'
 import { nat } from '../node-state.ts'
 import { Badge, Card } from '../parts/card.tsx'
 import { Draw } from '../parts/icons.tsx'
+import { REACHABILITY } from '../parts/reachability-card.tsx'
 import { Empty, Failed, Loading } from '../parts/states.tsx'
 import { useResource } from '../resource.ts'
-
-const STATES: Readonly<Record<NatFacts['state'], readonly [tone: 'good' | 'busy' | 'bad', title: string, text: string]>> = {
-  unknown: ['busy', 'Finding out', 'The node asks others how they see it. That takes some seconds.'],
-  public: ['good', 'Reachable', 'Anybody can connect to this node directly.'],
-  mapped: ['good', 'Reachable through the router', 'The router passes connections on to this node.'],
-  punchable: ['busy', 'Reachable by hole punching', 'A NAT is in the way, of a kind that two nodes can open from both sides at once.'],
-  relayed: [
-    'bad',
-    'Reachable through a relay only',
-    'Connections from outside do not come in. Others reach this node through a NAT relay.',
-  ],
-}
 
 /** How others reach this node, in plain words. */
 export function ReachabilityPage(): JSX.Element {
@@ -36,7 +25,7 @@ export function ReachabilityPage(): JSX.Element {
       </Card>
     )
   }
-  const [tone, title, text] = STATES[data.state]
+  const [tone, title, text] = REACHABILITY[data.state]
   return (
     <>
       <section class={`card verdict verdict-${tone}`} aria-labelledby="verdict">
@@ -44,9 +33,7 @@ export function ReachabilityPage(): JSX.Element {
         <div>
           <h2 id="verdict">{title}</h2>
           <p>{text}</p>
-          <p class="muted">
-            {data.reasons[0] ?? ''} Since {moment(data.since)}.
-          </p>
+          <p class="muted">Since {moment(data.since)}.</p>
         </div>
       </section>
       {data.advice.length === 0 ? null : (
@@ -61,7 +48,7 @@ export function ReachabilityPage(): JSX.Element {
               <li key={role}>
                 <Badge tone={possible ? 'good' : 'idle'}>{possible ? 'can' : 'cannot'}</Badge>
                 <span>
-                  <strong>{role === 'relay' ? 'NAT relay' : role}</strong> {why}
+                  <strong>{role === 'relay' ? 'NAT relay' : role}:</strong> {why}
                 </span>
               </li>
             ))}
@@ -125,7 +112,7 @@ function Family({ name, facts }: { readonly name: string; readonly facts: Family
   const said = (value: boolean | null, yes: string, no: string): string => (value === null ? 'not known' : value ? yes : no)
   return (
     <Card title={name}>
-      <p>{facts.kind}</p>
+      <p class="nat-kind">{facts.kind}</p>
       <Facts
         rows={[
           ['Seen from outside', facts.public ?? 'not known'],

@@ -1,12 +1,11 @@
 import type { JSX } from 'preact'
-import type { ExitFacts, NodeStatus, RelayingFacts, TrafficSample } from '../../control/api-types.ts'
-import { brief, bytes, duration, moment, number, rate, words } from '../format.ts'
+import type { ExitFacts, NodeStatus, RelayingFacts, StunStats } from '../../control/api-types.ts'
+import { bytes, duration, moment, number, words } from '../format.ts'
 import { status } from '../node-state.ts'
 import { Badge, Bars, Card, Figure, Figures, Meter } from '../parts/card.tsx'
 import { DrainCard } from '../parts/drain-card.tsx'
-import { Plot } from '../parts/plot.tsx'
+import { ServedFigures, ServedPlots } from '../parts/served.tsx'
 import { Empty, Failed, Loading } from '../parts/states.tsx'
-import { SpanChoice, shownTraffic } from '../parts/traffic-plots.tsx'
 import { Warnings } from '../parts/warnings.tsx'
 import { useResource } from '../resource.ts'
 import { useNow } from '../use-now.ts'
@@ -17,13 +16,13 @@ export function RelayPage(): JSX.Element {
   const now = useNow()
   if (data === undefined)
     return error === null ? <Loading what="the node" lines={6} /> : <Failed error={error} again={() => void status.reload()} />
-  if (data.relaying === null && data.exit === null && data.natRelay === null) {
+  if (data.roles.every((role) => role === 'client')) {
     return (
       <Card title="This node serves nobody else">
         <Empty icon="relay" title="It is a client only">
           <p>
             With <code>node.roles = ["client", "guard", "middle"]</code> it carries circuits of others too: a port must be reachable, and
-            some bandwidth is needed. What it can serve from where it stands is on the page Reachability.
+            some bandwidth is needed. The page Reachability says what it can serve from where it stands.
           </p>
         </Empty>
       </Card>
@@ -33,27 +32,7 @@ export function RelayPage(): JSX.Element {
   return (
     <>
       <Warnings warnings={data.warnings} />
-      <Figures>
-        <Figure name="Up for" value={duration(now - data.startedAt)} note={`version ${data.version}`} />
-        {relaying === null ? null : (
-          <>
-            <Figure
-              name="Circuits open"
-              value={number(relaying.circuitsOpen)}
-              note={`${brief(relaying.circuitsCreated)} handshakes done`}
-            />
-            <Figure name="Cells carried" value={brief(relaying.cellsForwarded)} note={bytes(relaying.bytesForwarded)} />
-            <Figure
-              name="Circuits refused"
-              value={brief(relaying.circuitsRefused)}
-              note={`${number(relaying.circuitsShed)} shed under load`}
-            />
-          </>
-        )}
-        {exit === null ? null : (
-          <Figure name="Exit streams" value={number(exit.streamsOpen)} note={`${brief(exit.streamsOpened)} since the start`} />
-        )}
-      </Figures>
+      <ServedFigures node={data} />
       <ServedPlots node={data} />
       <div class="columns columns-even">
         <MemoryCard node={data} />
@@ -97,71 +76,10 @@ export function RelayPage(): JSX.Element {
             <Reasons title="Reservations refused" counts={data.natRelay.reservations.refused} />
           </Card>
         )}
+        {data.stun === null ? null : <StunCard facts={data.stun} />}
         {relaying === null ? null : <DrainCard node={data} />}
       </div>
     </>
-  )
-}
-
-function ServedPlots({ node }: { readonly node: NodeStatus }): JSX.Element | null {
-  const samples = shownTraffic()
-  const last = samples.at(-1)
-  if (last === undefined) return null
-  const times = samples.map(({ at }) => at)
-  const pick = (of: (sample: TrafficSample) => number): number[] => samples.map(of)
-  return (
-    <section class="plots" aria-labelledby="served-title">
-      <header class="card-head">
-        <h2 id="served-title">Live</h2>
-        <SpanChoice />
-      </header>
-      <div class="plot-grid">
-        <Card title="Cells" class="plot-card" aside={<span class="plot-now">{number(last.cells)} a second</span>}>
-          <Plot
-            label={`${last.cells} cells a second now`}
-            times={times}
-            show={brief}
-            lines={[{ name: 'Cells a second', colour: 'plot-1', values: pick(({ cells }) => cells) }]}
-          />
-        </Card>
-        <Card title="Circuits of others" class="plot-card" aside={<span class="plot-now">{number(last.circuitsServed)}</span>}>
-          <Plot
-            label={`${last.circuitsServed} circuits of others now`}
-            times={times}
-            show={brief}
-            lines={[{ name: 'Circuits', colour: 'plot-2', values: pick(({ circuitsServed }) => circuitsServed) }]}
-          />
-        </Card>
-        {node.exit === null ? null : (
-          <Card
-            title="To and from servers"
-            class="plot-card"
-            aside={<span class="plot-now">{rate(last.exitBytesIn + last.exitBytesOut)}</span>}
-          >
-            <Plot
-              label={`${rate(last.exitBytesIn)} from servers, ${rate(last.exitBytesOut)} to servers now`}
-              times={times}
-              show={(value) => rate(value)}
-              lines={[
-                { name: 'From servers', colour: 'plot-1', values: pick(({ exitBytesIn }) => exitBytesIn) },
-                { name: 'To servers', colour: 'plot-2', values: pick(({ exitBytesOut }) => exitBytesOut) },
-              ]}
-            />
-          </Card>
-        )}
-        <Card title="Memory" class="plot-card" aside={<span class="plot-now">{bytes(last.rssBytes)}</span>}>
-          <Plot
-            label={`${bytes(last.rssBytes)} of memory, ${bytes(last.queuedBytes)} of it cells that wait`}
-            times={times}
-            show={bytes}
-            lines={[
-              { name: 'Resident', colour: 'plot-3', values: pick(({ rssBytes }) => rssBytes) },
-              { name: 'Cells that wait', colour: 'plot-2', values: pick(({ queuedBytes }) => queuedBytes) },
-            ]}
-          />
-        </Card>
-      </div>
-    </section>
   )
 }
 
@@ -244,6 +162,29 @@ function ExitCard({ facts }: { readonly facts: ExitFacts }): JSX.Element {
   )
 }
 
+/** What this node tells others of the address they come from. */
+function StunCard({ facts }: { readonly facts: StunStats }): JSX.Element {
+  const refused = facts.droppedMalformed + facts.droppedOverRate + facts.droppedOverBytes + facts.droppedUnable + facts.refusals
+  return (
+    <Card title="Address questions (STUN)">
+      <dl class="facts">
+        <div>
+          <dt>Asked</dt>
+          <dd>{number(facts.requests)}</dd>
+        </div>
+        <div>
+          <dt>Answered</dt>
+          <dd>{number(facts.answers)}</dd>
+        </div>
+        <div>
+          <dt>Refused or dropped</dt>
+          <dd>{number(refused)}</dd>
+        </div>
+      </dl>
+    </Card>
+  )
+}
+
 function Reasons({ title, counts }: { readonly title: string; readonly counts: Readonly<Record<string, number>> }): JSX.Element {
   const rows = Object.entries(counts).filter(([, count]) => count > 0)
   return (
@@ -254,9 +195,13 @@ function Reasons({ title, counts }: { readonly title: string; readonly counts: R
       ) : (
         <Bars
           label={`${title}, by reason`}
-          rows={rows.sort((a, b) => b[1] - a[1]).map(([key, value]) => ({ key, name: words(key), value, text: number(value) }))}
+          rows={rows.sort((a, b) => b[1] - a[1]).map(([key, value]) => ({ key, name: sentence(words(key)), value, text: number(value) }))}
         />
       )}
     </>
   )
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}`
 }

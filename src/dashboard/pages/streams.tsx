@@ -3,8 +3,8 @@ import type { JSX } from 'preact'
 import type { Stream } from '../../control/api-types.ts'
 import { ask } from '../api.ts'
 import { bytes, duration, number } from '../format.ts'
-import { streams } from '../node-state.ts'
-import { Badge } from '../parts/card.tsx'
+import { status, streams } from '../node-state.ts'
+import { Badge, Card } from '../parts/card.tsx'
 import { Draw } from '../parts/icons.tsx'
 import { SearchField } from '../parts/search-field.tsx'
 import { Empty, Failed, Loading } from '../parts/states.tsx'
@@ -55,6 +55,15 @@ export function StreamsPage(): JSX.Element {
   const { data, error } = useResource(streams)
   if (data === undefined)
     return error === null ? <Loading what="the streams" lines={8} /> : <Failed error={error} again={() => void streams.reload()} />
+  if (status.data.value?.client === null) {
+    return (
+      <Card title="Streams">
+        <Empty icon="streams" title="This node uses no streams of its own">
+          <p>It serves others, and cannot see what they open. With the role client it carries your own traffic too, and shows it here.</p>
+        </Empty>
+      </Card>
+    )
+  }
   const rows = shown.value
   return (
     <>

@@ -1,4 +1,4 @@
-import type { JSX } from 'preact'
+import { Fragment, type JSX } from 'preact'
 import type { Circuit, Hop } from '../../control/api-types.ts'
 import { countryName, latency, shortId } from '../format.ts'
 import { Draw } from './icons.tsx'
@@ -40,12 +40,22 @@ export function PathDrawing(props: { readonly circuit: Circuit; readonly target:
           <Draw name="server" />
         </span>
         <span class="stop-name stop-target" title={target ?? undefined}>
-          {target ?? 'Server'}
+          {target === null ? 'Server' : breakable(target)}
         </span>
         <span class="stop-note">{target === null ? 'Where your next request goes' : 'Sees the exit’s address'}</span>
       </li>
     </ol>
   )
+}
+
+/** A long name goes on in a second line where a part of it begins. */
+function breakable(target: string): JSX.Element[] {
+  return target.split(/(?=[.:])/).map((part, i) => (
+    <Fragment key={i}>
+      {i === 0 ? null : <wbr />}
+      {part}
+    </Fragment>
+  ))
 }
 
 function HopStop({ hop, layers }: { readonly hop: Hop; readonly layers: number }): JSX.Element {

@@ -14,6 +14,13 @@ export interface Line {
 
 const HEIGHT = 150
 
+/** Steps between ticks that are round in their unit. */
+const STEPS = {
+  count: [1, 2, 5].flatMap((n) => Array.from({ length: 12 }, (_, power) => n * 10 ** power)).sort((a, b) => a - b),
+  bytes: Array.from({ length: 50 }, (_, power) => 2 ** power),
+  ms: [1, 2, 5].flatMap((n) => Array.from({ length: 7 }, (_, power) => n * 10 ** power)).sort((a, b) => a - b),
+} as const
+
 /** Lines over time. What they show is said in words too: a canvas says nothing to who cannot see it. */
 export function Plot(props: {
   readonly label: string
@@ -22,6 +29,7 @@ export function Plot(props: {
   readonly lines: readonly Line[]
   /** How a value is written. */
   readonly show: (value: number) => string
+  readonly unit: keyof typeof STEPS
   readonly bars?: boolean
   /** How a time is written. */
   readonly when?: (at: number) => string
@@ -29,7 +37,7 @@ export function Plot(props: {
 }): JSX.Element {
   const place = useRef<HTMLDivElement>(null)
   const plot = useRef<uPlot | null>(null)
-  const { times, lines, show, bars = false, when = clock, height = HEIGHT } = props
+  const { times, lines, show, unit, bars = false, when = clock, height = HEIGHT } = props
   const palette = colours.value
   const data = [times.map((at) => at / 1000), ...lines.map(({ values }) => values)] as uPlot.AlignedData
   const shape = lines.map(({ name, colour: of }) => `${name}:${of}`).join()
@@ -37,7 +45,7 @@ export function Plot(props: {
   // what changes each second goes in by setData below
   useEffect(() => {
     const element = place.current!
-    const drawn = new uPlot(options(element.clientWidth || 300, height, lines, show, when, bars), data, element)
+    const drawn = new uPlot(options(element.clientWidth || 300, height, lines, show, STEPS[unit], when, bars), data, element)
     plot.current = drawn
     const size = new ResizeObserver(() => drawn.setSize({ width: element.clientWidth || 300, height }))
     size.observe(element)
@@ -58,6 +66,7 @@ function options(
   height: number,
   lines: readonly Line[],
   show: (value: number) => string,
+  steps: readonly number[],
   when: (at: number) => string,
   bars: boolean,
 ): uPlot.Options {
@@ -66,13 +75,14 @@ function options(
   return {
     width,
     height,
-    padding: [8, 8, 0, 0],
+    // The last time of the axis has half its width right of its place.
+    padding: [8, 28, 0, 0],
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     legend: { show: true, live: true },
     scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(max ?? 0, 1) * 1.1] } },
     axes: [
       { ...text, grid: { show: false }, size: 24, space: 90, values: (_, at) => at.map((s) => when(s * 1000)) },
-      { ...text, grid, size: 66, space: 34, values: (_, values) => values.map(show) },
+      { ...text, grid, size: 66, space: 34, incrs: [...steps], values: (_, values) => values.map(show) },
     ],
     series: [
       { label: '', value: (_, s) => (s === null ? 'Now' : when(s * 1000)) },
@@ -88,8 +98,9 @@ function options(
           spanGaps: false,
           value: (plot, value, at, pointed) => {
             // Nothing is pointed at: the newest.
+            // A bar of nothing is not drawn, and is 0.
             const shown = pointed === null ? plot.data[at]?.at(-1) : value
-            return shown == null ? '–' : show(shown)
+            return shown == null ? (bars ? show(0) : '–') : show(shown)
           },
           ...(bars ? { paths: uPlot.paths.bars!({ size: [0.7, 12], radius: 0.3 }) } : {}),
         }

@@ -72,6 +72,7 @@ export function TrafficPlots(): JSX.Element | null {
             label={`Traffic: ${rate(last.received)} down, ${rate(last.sent)} up now`}
             times={times}
             show={(value) => rate(value)}
+            unit="bytes"
             lines={[
               { name: 'Down', colour: 'plot-1', values: pick(({ received }) => received) },
               { name: 'Up', colour: 'plot-2', values: pick(({ sent }) => sent) },
@@ -82,7 +83,8 @@ export function TrafficPlots(): JSX.Element | null {
           <Plot
             label={`Round trip of the best circuit: ${latency(last.rttMs)} now`}
             times={times}
-            show={(value) => latency(value)}
+            show={(value) => (value === 0 ? '0 ms' : latency(value))}
+            unit="ms"
             lines={[{ name: 'Round trip', colour: 'plot-3', values: pick(({ rttMs }) => rttMs) }]}
           />
         </Card>
@@ -99,10 +101,11 @@ export function TrafficPlots(): JSX.Element | null {
             label={`Circuits: ${built} built and ${failed} failed in the time shown`}
             times={times}
             show={(value) => brief(value)}
+            unit="count"
             bars
             lines={[
-              { name: 'Built', colour: 'plot-1', values: pick(({ circuitsBuilt }) => circuitsBuilt) },
-              { name: 'Failed', colour: 'plot-bad', values: pick(({ circuitsFailed }) => circuitsFailed) },
+              { name: 'Built', colour: 'plot-1', values: pick(({ circuitsBuilt }) => circuitsBuilt || null) },
+              { name: 'Failed', colour: 'plot-bad', values: pick(({ circuitsFailed }) => circuitsFailed || null) },
             ]}
           />
         </Card>
@@ -111,6 +114,7 @@ export function TrafficPlots(): JSX.Element | null {
             label={`Streams: ${last.streamsOpen} open now`}
             times={times}
             show={(value) => brief(value)}
+            unit="count"
             lines={[{ name: 'Streams', colour: 'plot-2', values: pick(({ streamsOpen }) => streamsOpen) }]}
           />
         </Card>
