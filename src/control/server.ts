@@ -1,10 +1,11 @@
 import { rm } from 'node:fs/promises'
-import type { IncomingMessage, RequestListener, Server } from 'node:http'
+import type { IncomingMessage, Server } from 'node:http'
 import { resolve } from 'node:path'
 import type { Logger } from '../base/index.ts'
 import { type ControlSection, type DashboardSection, type NodeControl, parseIpPort } from '../node/index.ts'
 import { replaceFile } from '../store/index.ts'
 import { Attempts } from './attempts.ts'
+import { type Answering, Connections } from './connections.ts'
 import { bearerOf, hash, matches, Refusal } from './http.ts'
 import { listenAt, listenOn } from './listen.ts'
 import { TOKEN_FILE } from './messages.ts'
@@ -15,10 +16,11 @@ import { WebListener } from './web-listener.ts'
 // Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
 const { createServer } = process.getBuiltinModule('node:http')
 
-/** Connections at once: commands, a dashboard, a few event readers. */
-const MAX_CONNECTIONS = 64
 const MAX_HEADER_BYTES = 8 * 1024
+/** How long a head may take, and a request with its body; looked at this often. */
+const HEAD_TIMEOUT_MS = 5_000
 const REQUEST_TIMEOUT_MS = 10_000
+const TIMEOUT_LOOK_MS = 1_000
 /** Token length: 256 bits. */
 const TOKEN_BYTES = 32
 
@@ -59,8 +61,8 @@ export async function serveControl(node: NodeControl, options: ControlOptions): 
     openSession: (code) => (web ?? noDashboard()).openSession(code),
   })
   const hashed = hash(token)
-  const server = newServer((request, response) =>
-    service.handle(request, response, () => admitToSocket(request, address, hashed, attempts)),
+  const server = newServer((request, response, letIn) =>
+    service.handle(request, response, () => letIn(admitToSocket(request, address, hashed, attempts))),
   )
   const close = async (): Promise<void> => {
     service.close()
@@ -105,9 +107,22 @@ function noDashboard(): never {
 }
 
 /** An HTTP server with the limits that both listeners have. */
-function newServer(handle: RequestListener): Server {
-  const server = createServer({ maxHeaderSize: MAX_HEADER_BYTES, requestTimeout: REQUEST_TIMEOUT_MS, keepAliveTimeout: 1000 }, handle)
-  server.maxConnections = MAX_CONNECTIONS
+function newServer(answer: Answering): Server {
+  const connections = new Connections()
+  const limits = {
+    maxHeaderSize: MAX_HEADER_BYTES,
+    headersTimeout: HEAD_TIMEOUT_MS,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    connectionsCheckingInterval: TIMEOUT_LOOK_MS,
+    keepAliveTimeout: 1000,
+  }
+  const server = createServer(limits, (request, response) =>
+    answer(request, response, (caller) => {
+      connections.asks(request.socket, response)
+      return caller
+    }),
+  )
+  server.on('connection', (socket) => connections.add(socket))
   return server
 }
 

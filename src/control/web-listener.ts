@@ -1,11 +1,12 @@
 import { readFile } from 'node:fs/promises'
-import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { type Logger, messageOf, ShallotError } from '../base/index.ts'
 import { type DashboardSection, type NodeControl, parseIpPort } from '../node/index.ts'
 import { replaceFile } from '../store/index.ts'
 import type * as Api from './api-types.ts'
 import type { Attempts } from './attempts.ts'
+import type { Answering } from './connections.ts'
 import { bearerOf, matches, Refusal, refuse } from './http.ts'
 import { listenAt } from './listen.ts'
 import type { Caller, ControlService } from './service.ts'
@@ -28,7 +29,7 @@ export interface WebListenerModules {
   readonly token: Buffer
   readonly random: (length: number) => Uint8Array
   readonly logger: Logger
-  readonly newServer: (handle: RequestListener) => Server
+  readonly newServer: (answer: Answering) => Server
   readonly dashboardFiles?: string
 }
 
@@ -54,7 +55,7 @@ export class WebListener {
       () => this.#save(),
     )
     this.#files = new StaticFiles(modules.dashboardFiles ?? join(import.meta.dirname, '../../dist/dashboard'))
-    this.server = modules.newServer((request, response) => void this.#handle(request, response))
+    this.server = modules.newServer((request, response, letIn) => void this.#handle(request, response, letIn))
   }
 
   /** "ADDRESS:PORT". */
@@ -112,7 +113,7 @@ export class WebListener {
     )
   }
 
-  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async #handle(request: IncomingMessage, response: ServerResponse, letIn: (caller: Caller) => Caller): Promise<void> {
     try {
       this.#admit(request)
       if (!isApi(request)) return await this.#files.answer(request, response)
@@ -122,7 +123,7 @@ export class WebListener {
       return refuse(response, new Refusal(500, 'internal', 'the file could not be read'))
     }
     response.setHeader('cross-origin-resource-policy', 'same-origin')
-    await this.#m.service.handle(request, response, () => this.#caller(request))
+    await this.#m.service.handle(request, response, () => (asksWithCode(request) ? this.#caller(request) : letIn(this.#caller(request))))
   }
 
   /** What holds for every request, files included. */
@@ -140,13 +141,18 @@ export class WebListener {
 
   #caller(request: IncomingMessage): Caller {
     if (!isJson(request)) throw new Refusal(415, 'not-json', 'a body must say content-type: application/json')
-    if (`${request.method} ${request.url}` === CODE_ROUTE) return { kind: 'page', lasts: () => false, end: () => {} }
+    if (asksWithCode(request)) return { kind: 'page', lasts: () => false, end: () => {} }
     const given = bearerOf(request)
     if (given !== undefined && this.#sessions.use(given))
       return { kind: 'page', lasts: () => this.#sessions.use(given), end: () => this.#sessions.end(given) }
     if (given !== undefined && matches(given, this.#m.token)) return { kind: 'page', lasts: () => true, end: () => {} }
     throw this.#m.attempts.refusal(new Refusal(401, 'token-required', 'send Authorization: Bearer with the token of a session'))
   }
+}
+
+/** Whether it is the one request that brings no token. */
+function asksWithCode({ method, url }: IncomingMessage): boolean {
+  return `${method} ${url}` === CODE_ROUTE
 }
 
 function isApi({ url }: IncomingMessage): boolean {

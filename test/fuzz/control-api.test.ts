@@ -17,12 +17,14 @@ const random = new SeededRandom(seed)
 const BODIES_PER_ROUTE = 60
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE', 'PROPFIND', 'M-SEARCH', 'LOCK']
-const routes = Object.entries<Route>(ROUTES).map(([name, route]) => ({
-  name,
-  route,
-  method: name.split(' ')[0]!,
-  pattern: name.split(' ')[1]!,
-}))
+/** Every route that the document names: one that is new is asked too. */
+const routes = Object.entries(apiDocument().paths as Record<string, object>).flatMap(([pattern, methods]) =>
+  Object.keys(methods).map((one) => {
+    const method = one.toUpperCase()
+    const name = `${method} ${pattern}`
+    return { name, route: (ROUTES as Record<string, Route>)[name]!, method, pattern }
+  }),
+)
 type Listener = 'web' | 'socket'
 const LISTENERS: readonly Listener[] = ['web', 'socket']
 
@@ -81,6 +83,10 @@ const filled = (pattern: string, value: string): string => pattern.replace(/\{\w
 const ask = (where: Listener, method: string, path: string, headers: Record<string, string>, body?: string): Promise<Answer> =>
   bench[where](method, path, headers, body)
 
+test('every route that is answered is one that the document names', () => {
+  expect(routes.map(({ name }) => name).sort()).toEqual(Object.keys(ROUTES).sort())
+})
+
 describe.each(LISTENERS)('the API on its %s listener', { timeout: 60_000 }, (where) => {
   test('tells nothing to who has no right token', async () => {
     const wrong: Record<string, string>[] = [
@@ -115,10 +121,56 @@ describe.each(LISTENERS)('the API on its %s listener', { timeout: 60_000 }, (whe
       { host: `evil.example, ${own}` },
       { host: `${own}@evil.example` },
       { host: '[::1]' },
+      // What a browser says of a page elsewhere, which no page can leave out.
+      ...(where === 'web'
+        ? [
+            { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'script' },
+            { 'sec-fetch-site': 'same-site', 'sec-fetch-mode': 'cors', 'sec-fetch-dest': 'empty' },
+            { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'iframe' },
+          ]
+        : []),
     ]
     for (const { name, method, pattern } of routes)
       for (const headers of foreign)
         tellsNothing(await ask(where, method, filled(pattern, '1'), { ...owner(), ...headers }, '{}'), `${name} ${JSON.stringify(headers)}`)
+  })
+
+  test('tells nothing to other methods, and to other spellings of a path, without the token', async () => {
+    const spelt = (path: string): string[] => [
+      `/v1/..${path}`,
+      `/x/..${path}`,
+      `/${path}`,
+      `/.${path}`,
+      `${path}/`,
+      `${path}/.`,
+      `${path}%2f`,
+      `${path}%00`,
+      `${path};x=1`,
+      path.replace('/v1', '/%76%31'),
+      path.replace('/v1', '/V1'),
+      path.replace('/v1/', '/v1%2f'),
+      path.replace('/v1/', '/v1\\'),
+      path.replace('/v1', '/v01'),
+      path.replace('/v1', '/v1.0'),
+      `http://${where === 'web' ? bench.server.dashboard : 'localhost'}${path}`,
+      `${path}#x`,
+      `${path}?x#/v1/status`,
+    ]
+    for (const pattern of new Set(routes.map((one) => one.pattern))) {
+      const path = filled(pattern, '1')
+      for (const method of METHODS) {
+        if (where === 'web' && `${method} ${path}` === 'POST /v1/session') continue
+        tellsNothing(await ask(where, method, path, {}), `${method} ${path}`)
+      }
+      for (const other of spelt(path))
+        for (const method of ['GET', 'POST']) {
+          const answer = await ask(where, method, other, {})
+          isSound(answer, `${method} ${other}`)
+          // The page's own listener gives its page to everybody, and says what is no file of it.
+          for (const told of [...fakeIds, 'example.com', bench.folder, folder.path, 'testnet', 'schemas'])
+            expect(answer.text, `${method} ${other}`).not.toContain(told)
+        }
+    }
   })
 
   test('answers every method on every path with what it does or why not', async () => {
