@@ -105,6 +105,14 @@ export class View {
     return this.#version
   }
 
+  /** Descriptors of the last minutes that were refused for their times alone: many of one kind mean that this clock is wrong. */
+  refusedForTime(now: number): { readonly future: number; readonly expired: number } {
+    const counts = { future: 0, expired: 0 }
+    for (const { reason, until } of this.#refused.values())
+      if (until > now && (reason === 'future' || reason === 'expired')) counts[reason]++
+    return counts
+  }
+
   /** Number of known relays. */
   get size(): number {
     return this.#knownCount

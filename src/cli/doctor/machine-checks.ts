@@ -1,6 +1,6 @@
 import type { NodeConfig } from '../../node/index.ts'
 import { roleProfiles } from '../../node/index.ts'
-import { bytesText } from '../output.ts'
+import { bytesText, durationText } from '../output.ts'
 import { type Finding, fail, note, ok, warn } from './finding.ts'
 import type { DirectoryFacts, MachineFacts } from './machine.ts'
 
@@ -13,12 +13,38 @@ const IDLE_BYTES = 130 * MB
 const FILES = { client: 1_024, serving: 16_384 } as const
 /** The view, the logs of a day, and a rewrite of each. */
 const DISK = { fail: 20 * MB, warn: 200 * MB } as const
+/** A replaced file is two for a moment. */
+const FREE_FILES = 100
 const CAP_NET_ADMIN = 1n << 12n
-const CAP_NET_BIND_SERVICE = 1n << 10n
 
 export function machineFindings(facts: MachineFacts, config: NodeConfig | null): Finding[] {
   const serves = config?.node.roles.some((role) => roleProfiles[role].serves) ?? false
   return [openFiles(facts, serves), memory(facts, config, serves), ...privileges(facts, config), ipv6(facts, config)]
+}
+
+/**
+ * Whether the node runs, and whose rights and limits are looked at.
+ * @param running null when it does not, @param uid of whoever asks; null where there are no users, @param ownerUid of the directory's
+ */
+export function nodeFindings(
+  running: { readonly pid: number; readonly uptimeMs: number } | null,
+  dir: string,
+  uid: number | null,
+  ownerUid: number | null,
+): Finding[] {
+  if (running !== null) return [ok('node', `it runs as process ${running.pid}, for ${durationText(running.uptimeMs)}`)]
+  const found = [
+    note('node', 'it does not run; what is known without it follows', `start it: shallot run --dir ${dir}, or systemctl start shallot`),
+  ]
+  if (uid === 0 && ownerUid !== null && ownerUid !== 0)
+    found.push(
+      note(
+        'user',
+        `you are root, and the node is that of user ${ownerUid}: limits and rights below are yours, not the node's`,
+        `ask as that user: setpriv --reuid ${ownerUid} --clear-groups shallot doctor --dir ${dir}; or start the node first`,
+      ),
+    )
+  return found
 }
 
 export function directoryFindings(dir: string, facts: DirectoryFacts): Finding[] {
@@ -50,8 +76,10 @@ export function directoryFindings(dir: string, facts: DirectoryFacts): Finding[]
 
 function disk({ freeBytes, freeFiles }: DirectoryFacts): Finding {
   if (freeBytes === null) return note('disk', 'how much room the disk has is not known')
-  if (freeBytes < DISK.fail || (freeFiles !== null && freeFiles < 100))
-    return fail('disk', `the disk is full: ${bytesText(freeBytes)} are left`, 'make room; without it neither keys nor the view are kept')
+  const advice = 'make room; without it neither keys nor the view are kept'
+  if (freeBytes < DISK.fail) return fail('disk', `the disk is full: ${bytesText(freeBytes)} are left`, advice)
+  if (freeFiles !== null && freeFiles < FREE_FILES)
+    return fail('disk', `the disk has room for ${freeFiles} more files only (df -i), though ${bytesText(freeBytes)} are left`, advice)
   if (freeBytes < DISK.warn) return warn('disk', `only ${bytesText(freeBytes)} are left on the disk`, 'make room, or move the directory')
   return ok('disk', `${bytesText(freeBytes)} are left on the disk`)
 }
@@ -60,14 +88,21 @@ function openFiles({ openFilesLimit: limit, openFiles: used }: MachineFacts, ser
   if (limit === null) return note('open-files', 'the limit of open files is not known')
   const wanted = serves ? FILES.serving : FILES.client
   const advice = 'systemd: LimitNOFILE=65536 in the unit; a shell: ulimit -n 65536; Docker: --ulimit nofile=65536'
-  if (used !== null && used > limit * 0.9) return fail('open-files', `${used} of ${limit} descriptors are in use`, advice)
+  if (used !== null && used > limit * 0.9)
+    return fail('open-files', `${used} of ${limit} files are open already: further connections fail`, advice)
   if (limit < wanted)
-    return warn('open-files', `the process may have ${limit} open files; every connection is one, and ${wanted} are wanted`, advice)
-  return ok('open-files', `the process may have ${limit > 1e9 ? 'any number of' : limit} open files`)
+    return warn('open-files', `the process may have ${limit} files open; every connection is one, and ${wanted} are wanted`, advice)
+  return ok('open-files', `the process may have ${limit > 1e9 ? 'any number of' : limit} files open`)
 }
 
 function memory({ availableBytes, memoryLimitBytes }: MachineFacts, config: NodeConfig | null, serves: boolean): Finding {
   const wanted = IDLE_BYTES + (serves ? (config?.relaying.queueBudgetBytes ?? 0) : 0)
+  if (memoryLimitBytes !== null && memoryLimitBytes < IDLE_BYTES)
+    return fail(
+      'memory',
+      `the control group allows ${bytesText(memoryLimitBytes)}; a node at rest takes ${bytesText(IDLE_BYTES)}`,
+      'raise MemoryMax=',
+    )
   if (memoryLimitBytes !== null && memoryLimitBytes < wanted)
     return warn(
       'memory',
@@ -80,7 +115,8 @@ function memory({ availableBytes, memoryLimitBytes }: MachineFacts, config: Node
       `only ${bytesText(availableBytes)} of memory are free on this machine`,
       'end something else, or add memory or swap',
     )
-  return ok('memory', `${bytesText(availableBytes)} of memory are free`)
+  const limit = memoryLimitBytes === null ? '' : `, and the control group allows ${bytesText(memoryLimitBytes)}`
+  return ok('memory', `${bytesText(availableBytes)} of memory are free on this machine${limit}`)
 }
 
 function privileges({ platform, capabilities, tunDevice, userNamespaces }: MachineFacts, config: NodeConfig | null): Finding[] {
@@ -94,7 +130,9 @@ function privileges({ platform, capabilities, tunDevice, userNamespaces }: Machi
         'tun',
         tunDevice === 'missing'
           ? 'exit.packets is "tun" and there is no /dev/net/tun'
-          : 'exit.packets is "tun" and the node has no CAP_NET_ADMIN',
+          : isAdmin
+            ? 'exit.packets is "tun" and /dev/net/tun can\'t be opened'
+            : 'exit.packets is "tun" and the process has no CAP_NET_ADMIN',
         'install exit/shallot-exit-tun.conf beside the unit, or set exit.packets = "netstack"',
       ),
     )
@@ -105,7 +143,7 @@ function privileges({ platform, capabilities, tunDevice, userNamespaces }: Machi
           'tun',
           tunDevice === 'missing'
             ? "there is no /dev/net/tun: `shallot vpn up` can't work"
-            : '`shallot vpn up` needs CAP_NET_ADMIN, which the node does not have',
+            : '`shallot vpn up` needs CAP_NET_ADMIN, which the process does not have',
           'docs/vpn.md says how to give it; proxies and `shallot vpn exec` do without',
         ),
       )
@@ -118,23 +156,7 @@ function privileges({ platform, capabilities, tunDevice, userNamespaces }: Machi
         ),
       )
   }
-  const low = lowPorts(config)
-  if (low.length > 0 && capabilities !== null && (capabilities & CAP_NET_BIND_SERVICE) === 0n)
-    found.push(
-      warn(
-        'ports',
-        `port ${low.join(', ')} is below 1024 and the process has no CAP_NET_BIND_SERVICE`,
-        'AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit, or another port',
-      ),
-    )
-  return found.length > 0 ? found : [ok('privileges', 'the node has the rights that its configuration needs')]
-}
-
-function lowPorts(config: NodeConfig | null): number[] {
-  return (config?.link.listen ?? []).flatMap((address) => {
-    const port = Number(/\/tcp\/(\d+)/.exec(address)?.[1] ?? 0)
-    return port > 0 && port < 1024 ? [port] : []
-  })
+  return found.length > 0 ? found : [ok('privileges', 'the process has the rights that the configuration needs')]
 }
 
 function ipv6({ globalIpv6 }: MachineFacts, config: NodeConfig | null): Finding {

@@ -60,11 +60,14 @@ export interface DirectoryFacts {
   readonly exists: boolean
   readonly isWritable: boolean
   readonly ownedByOther: boolean
+  readonly ownerUid: number | null
   /** Files that group or others may read or write and should not; names in the directory. */
   readonly open: readonly string[]
   readonly damaged: readonly string[]
   readonly freeBytes: number | null
   readonly freeFiles: number | null
+  /** When the newest of its files was written, wall-clock ms. */
+  readonly newestAt: number | null
 }
 
 const SECRETS = ['keys/identity', 'keys/onion', 'publisher', 'control-token', 'guards']
@@ -72,25 +75,45 @@ const SECRETS = ['keys/identity', 'keys/onion', 'publisher', 'control-token', 'g
 export async function directoryFacts(dir: string): Promise<DirectoryFacts> {
   const own = await lstat(dir).catch(() => null)
   if (own === null || !own.isDirectory())
-    return { exists: false, isWritable: false, ownedByOther: false, open: [], damaged: [], freeBytes: null, freeFiles: null }
+    return {
+      exists: false,
+      isWritable: false,
+      ownedByOther: false,
+      ownerUid: null,
+      open: [],
+      damaged: [],
+      freeBytes: null,
+      freeFiles: null,
+      newestAt: null,
+    }
   const open: string[] = []
   for (const name of SECRETS) {
     const file = await lstat(join(dir, name)).catch(() => null)
     if (file !== null && (file.mode & 0o077) !== 0) open.push(name)
   }
-  const space = await statfs(dir).catch(() => null)
   const names = await readdir(dir).catch(() => [])
+  const times = await Promise.all(
+    names.map((name) =>
+      lstat(join(dir, name)).then(
+        ({ mtimeMs }) => mtimeMs,
+        () => 0,
+      ),
+    ),
+  )
+  const space = await statfs(dir).catch(() => null)
   return {
     exists: true,
     isWritable: await access(dir, constants.W_OK | constants.X_OK).then(
       () => true,
       () => false,
     ),
+    ownerUid: own.uid,
     ownedByOther: process.getuid !== undefined && process.getuid() !== 0 && own.uid !== process.getuid(),
     open,
     damaged: names.filter((name) => name.includes('.corrupt-')),
     freeBytes: space === null ? null : space.bavail * space.bsize,
     freeFiles: space === null || space.files === 0 ? null : space.ffree,
+    newestAt: times.length === 0 ? null : Math.max(...times),
   }
 }
 

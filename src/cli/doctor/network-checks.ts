@@ -1,53 +1,51 @@
-import { createConnection, createServer } from 'node:net'
-import { type NodeConfig, type NodeStatus, parseNodeAddress, type RelayFacts, VERSION } from '../../node/index.ts'
+import { createConnection } from 'node:net'
+import { type NodeConfig, type NodeStatus, parseNodeAddress, VERSION } from '../../node/index.ts'
 import { durationText } from '../output.ts'
 import { type Finding, fail, note, ok, warn } from './finding.ts'
+
+/** What a node has of the network, and what keeps it from it. The judgements are pure; only `bootstrapFacts` asks. */
 
 /** How long a bootstrap node may take to answer. */
 const CONNECT_MS = 5_000
 /** Bootstrap nodes that are tried. */
 const MAX_TRIED = 4
-/** A clock that is this far off is told of. */
-const SKEW_MS = 60_000
-/** Relays by which the clock and the version are judged. */
+/** Relays by which the version is judged. */
 const FEW = 3
+/** How long a node usually takes to be ready. */
+const STARTING_MS = 120_000
 
 /**
- * The clock against what relays say: each signs the time at which it published. Nobody is asked for the time: whom a client asks would learn that it is
- * there. A clock that is behind sees descriptors of the future; one that is ahead sees none that are fresh.
+ * This program against what the network speaks and what others run.
+ * @param protocols what network.toml asks for; null without one
+ * @param running the version of the node that runs; null where none does
+ * @param software what relays say that they run ("shallot 1.2.3"); null while the node does not run
  */
-export function clockFinding(
-  relays: readonly Pick<RelayFacts, 'publishedAt'>[],
-  republishMs: number,
-  syncedAt: number | null,
-  now: number,
+export function versionFinding(
+  protocols: NodeConfig['network']['protocols'] | null,
+  software: readonly string[] | null,
+  running: string | null,
+  version: string = VERSION,
 ): Finding {
-  if (relays.length < FEW || syncedAt === null) return note('clock', 'too few relays are known to compare the clock with')
-  const newest = Math.max(...relays.map(({ publishedAt }) => publishedAt))
-  const advice = 'set the clock: timedatectl set-ntp true, or chronyc makestep'
-  if (newest - now > SKEW_MS) return fail('clock', `the clock is at least ${durationText(newest - now)} behind that of others`, advice)
-  const staleMs = now - newest
-  // Among several relays one has published within one interval; a minute for it to arrive.
-  const allowed = republishMs + SKEW_MS + Math.max(0, now - syncedAt)
-  if (staleMs > allowed)
+  if (protocols !== null && (!protocols.circuit.includes(1) || !protocols.link.includes(1)))
+    return fail('version', `version ${version} does not speak what network.toml asks for (protocols)`, 'upgrade: docs/operating.md')
+  if (running !== null && compareVersions(running, version) < 0)
     return warn(
-      'clock',
-      `nobody has published anything in the last ${durationText(staleMs)}: the clock may be ahead by as much, or the view old`,
-      advice,
+      'version',
+      `the node still runs version ${running}, and this program is ${version}`,
+      'start the node anew: systemctl restart shallot, or `shallot drain` and `shallot run`',
     )
-  return ok('clock', 'the clock agrees with what relays say')
-}
-
-/** This program against what the network speaks and what others run. */
-export function versionFinding(config: NodeConfig | null, relays: readonly Pick<RelayFacts, 'software'>[]): Finding {
-  const asked = config?.network.protocols
-  if (asked && (!asked.circuit.includes(1) || !asked.link.includes(1)))
-    return fail('version', `version ${VERSION} does not speak what network.toml asks for (protocols)`, 'upgrade this program')
-  const others = relays.flatMap(({ software }) => /^shallot (\d+\.\d+\.\d+)/.exec(software)?.[1] ?? [])
-  const newer = others.filter((version) => compareVersions(version, VERSION) > 0)
+  const others = (software ?? []).flatMap((text) => /^shallot (\d+\.\d+\.\d+)/.exec(text)?.[1] ?? [])
+  const newer = others.filter((other) => compareVersions(other, version) > 0)
+  const newest = newer.reduce((most, other) => (compareVersions(other, most) > 0 ? other : most), version)
   if (others.length >= FEW && newer.length > others.length / 2)
-    return warn('version', `most relays run something newer than ${VERSION}`, 'upgrade: what is fixed there may be a hole here')
-  return ok('version', `version ${VERSION} speaks what the network does`)
+    return warn(
+      'version',
+      `${newer.length} of ${others.length} relays run something newer than this ${version}, up to ${newest}`,
+      'upgrade (docs/operating.md): what is fixed there may be a hole here',
+    )
+  if (software === null) return note('version', `this is version ${version}; what others run is known only while the node runs`)
+  if (others.length < FEW) return note('version', `this is version ${version}; too few relays are known to compare it with`)
+  return ok('version', `version ${version} is not older than what most of ${others.length} relays run`)
 }
 
 function compareVersions(a: string, b: string): number {
@@ -56,48 +54,14 @@ function compareVersions(a: string, b: string): number {
   return 0
 }
 
-/** Whether the ports that a node which does not run would take are free. */
-export async function portFindings(config: NodeConfig): Promise<Finding[]> {
-  const wanted = [
-    ...config.link.listen.map((text) => ({ key: 'link.listen', text, ...parseNodeAddress(text)! })),
-    ...(config.node.roles.includes('client')
-      ? config.ingress.socks.listen.flatMap((text) => {
-          const match = /^\[?([^\]]*)\]?:(\d+)$/.exec(text)
-          return match ? [{ key: 'ingress.socks.listen', text, host: match[1]!, port: Number(match[2]) }] : []
-        })
-      : []),
-  ]
-  const found: Finding[] = []
-  for (const { key, text, host, port } of wanted) {
-    if (port === 0) continue
-    const problem = await bindProblem(host, port)
-    if (problem === 'EADDRINUSE')
-      found.push(
-        fail('ports', `${key}: ${text} is taken by another program`, `see which: ss -lntp 'sport = :${port}'; or choose another port`),
-      )
-    else if (problem === 'EADDRNOTAVAIL')
-      found.push(
-        fail(
-          'ports',
-          `${key}: ${text} is no address of this machine`,
-          'see which there are: ip address; behind a port mapping listen on 0.0.0.0 and set node.advertise',
-        ),
-      )
-    else if (problem === 'EACCES')
-      found.push(fail('ports', `${key}: ${text} may not be taken by this user`, 'a port above 1023, or CAP_NET_BIND_SERVICE'))
-    else if (problem !== null)
-      found.push(fail('ports', `${key}: ${text} can't be listened on: ${problem}`, 'see link.listen in docs/configuration.md'))
-  }
-  return found.length > 0 ? found : [ok('ports', 'the ports of the configuration are free')]
-}
+/** What of a node's status is judged. */
+export type StatusToJudge = Pick<NodeStatus, 'warnings' | 'reachability' | 'view' | 'ready' | 'draining' | 'uptimeMs'> & {
+  readonly guards: readonly { readonly state: NonNullable<NodeStatus['guards']>[number]['state'] }[] | null
+} & { readonly [part in 'client' | 'relaying' | 'stun' | 'natRelay']: object | null }
 
-type StatusToJudge = Pick<NodeStatus, 'warnings' | 'reachability' | 'view' | 'ready' | 'draining'> & {
-  readonly [part in 'client' | 'relaying' | 'stun' | 'natRelay']: object | null
-}
-
-/** How a node that runs is reached, and what it has of the network. */
-export function statusFindings(status: StatusToJudge): Finding[] {
-  const found: Finding[] = status.warnings.map(({ code, message }) => warn(code, message, 'see the log, and docs/configuration.md'))
+/** How a node that runs is reached, and what it has of the network. @param hasNetwork whether the machine has an address to go out from */
+export function statusFindings(status: StatusToJudge, hasNetwork: boolean): Finding[] {
+  const found: Finding[] = status.warnings.map(({ code, message }) => warn(code, message, 'see the log: shallot logs --level warn'))
   const serves = status.relaying !== null || status.stun !== null || status.natRelay !== null
   if (serves && (status.reachability === 'relayed' || status.reachability === 'punchable'))
     found.push(
@@ -107,54 +71,90 @@ export function statusFindings(status: StatusToJudge): Finding[] {
         'open its port in the firewall or the router; `shallot netcheck` says more',
       ),
     )
-  if (status.view.known.total === 0) found.push(fail('network', 'the node knows no relay at all', 'see "bootstrap" below, and the log'))
-  else if (!status.ready)
-    found.push(
-      warn(
-        'network',
-        'the node runs and is not ready',
-        status.client ? 'wait a minute; then see `shallot circuits` and the log' : 'wait a minute; then see the log',
-      ),
-    )
-  else found.push(ok('network', `the node is ready and knows ${status.view.known.total} relays`))
+  found.push(networkFinding(status, hasNetwork))
   if (status.draining !== null) found.push(note('draining', `the node is leaving: ${status.draining.circuitsLeft} circuits are left`))
   return found
 }
 
-/**
- * Whether the network can be entered from here. Asked only where nobody lets the node in: a node that has a view goes to others than these, and
- * whoever watches would see a newcomer.
- */
-export async function bootstrapFinding(config: NodeConfig, hasNetwork: boolean): Promise<Finding> {
-  const addresses = config.network.bootstrap.slice(0, MAX_TRIED).flatMap((text) => parseNodeAddress(text) ?? [])
-  if (addresses.length === 0)
-    return config.node.roles.includes('bootstrap')
-      ? ok('bootstrap', 'this node is itself where the network begins')
-      : fail('bootstrap', 'network.toml names no bootstrap node', 'ask whoever runs the network for its newest network.toml')
-  const results = await Promise.all(addresses.map(({ host, port }) => connectProblem(host, port)))
-  const open = results.filter((result) => result === null).length
-  if (open > 0) return ok('bootstrap', `${open} of ${results.length} bootstrap nodes can be connected to`)
-  if (!hasNetwork) return fail('bootstrap', 'this machine has no network', 'connect it: ip address; ip route')
-  const isRefused = results.every((result) => result === 'ECONNREFUSED')
-  return isRefused
-    ? fail(
-        'bootstrap',
-        'all bootstrap nodes refuse connections: they are down, or this network refuses in their stead',
-        'ask for the newest network.toml; try from another network',
-      )
-    : fail(
-        'bootstrap',
-        `no bootstrap node answers (${[...new Set(results)].join(', ')}): a firewall, or this network blocks them`,
-        'let outgoing TCP to their ports pass; try from another network, or ask for a network.toml with others',
-      )
+function networkFinding({ view, ready, client, guards, uptimeMs }: StatusToJudge, hasNetwork: boolean): Finding {
+  const isStarting = uptimeMs < STARTING_MS
+  if (!hasNetwork && !ready) return fail('network', 'this machine has no network', 'connect it: ip address; ip route')
+  if (view.known.total === 0) {
+    return isStarting
+      ? note('network', 'the node has just been started and knows no relay yet', 'ask again in a minute')
+      : fail('network', 'the node knows no relay at all', 'see "bootstrap" and "clock" here, and the log')
+  }
+  if (ready) return ok('network', `the node is ready and knows ${view.known.total} relays`)
+  if (isStarting) return note('network', 'the node has just been started and is not ready yet', 'ask again in a minute')
+  const tried = (guards ?? []).filter(({ state }) => state !== 'sampled' && state !== 'unlisted')
+  if (client !== null && tried.length > 0 && tried.every(({ state }) => state === 'unreachable'))
+    return fail(
+      'network',
+      `none of the ${tried.length} guards that were tried can be reached: a firewall, or this network blocks them`,
+      'let outgoing TCP pass, to any port: relays choose their own; or try from another network',
+    )
+  return warn(
+    'network',
+    `the node has run for ${durationText(uptimeMs)}, knows ${view.known.total} relays, and is not ready`,
+    client !== null ? 'see `shallot circuits` and `shallot logs --level warn`' : 'see `shallot netcheck` and `shallot logs --level warn`',
+  )
 }
 
-function bindProblem(host: string, port: number): Promise<string | null> {
-  return new Promise((resolve) => {
-    const server = createServer()
-    server.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
-    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve(null)))
-  })
+/** What became of connecting to bootstrap nodes: null where it worked, else the system's code. */
+export interface BootstrapFacts {
+  readonly isBootstrap: boolean
+  readonly hasNetwork: boolean
+  /** Whether a node that runs has tried them all and got nowhere. */
+  readonly triedInVain: boolean
+  readonly problems: readonly (string | null)[]
+}
+
+/**
+ * Tries to connect. To be asked only where nobody lets the node in: a node that has a view goes to others than these, and whoever watches would see a
+ * newcomer.
+ */
+export async function bootstrapFacts(
+  config: NodeConfig,
+  { hasNetwork, triedInVain }: Pick<BootstrapFacts, 'hasNetwork' | 'triedInVain'>,
+): Promise<BootstrapFacts> {
+  // As the node itself asks: its own sources after those of the network file.
+  const named = new Set(config.bootstrap.flatMap(({ addresses }) => addresses))
+  const addresses = [...named].flatMap((text) => parseNodeAddress(text) ?? []).slice(0, MAX_TRIED)
+  return {
+    isBootstrap: config.node.roles.includes('bootstrap'),
+    hasNetwork,
+    triedInVain,
+    problems: await Promise.all(addresses.map(({ host, port }) => connectProblem(host, port))),
+  }
+}
+
+/** Whether the network can be entered from here. Pure. */
+export function bootstrapFinding({ isBootstrap, hasNetwork, triedInVain, problems }: BootstrapFacts): Finding {
+  if (isBootstrap) return ok('bootstrap', 'this node is itself where the network begins')
+  if (problems.length === 0)
+    return fail('bootstrap', 'nothing names a bootstrap node', 'ask whoever runs the network for its newest network.toml')
+  const open = problems.filter((problem) => problem === null).length
+  if (open > 0 && triedInVain)
+    return fail(
+      'bootstrap',
+      `${open} of ${problems.length} bootstrap nodes can be connected to, and the node came to terms with none: the clock is off by hours, they are others than network.toml says, or this network lets no TLS pass`,
+      'compare `date -u` with another clock; ask for the newest network.toml; try from another network',
+    )
+  if (open > 0) return ok('bootstrap', `${open} of ${problems.length} bootstrap nodes can be connected to`)
+  if (!hasNetwork) return fail('bootstrap', 'this machine has no network', 'connect it: ip address; ip route')
+  if (problems.every((problem) => problem === 'ECONNREFUSED'))
+    return fail(
+      'bootstrap',
+      problems.length === 1
+        ? 'the bootstrap node refuses connections: it is down, or this network refuses in its stead'
+        : `all ${problems.length} bootstrap nodes refuse connections: they are down, or this network refuses in their stead`,
+      'ask for the newest network.toml; try from another network',
+    )
+  return fail(
+    'bootstrap',
+    `no bootstrap node answers (${[...new Set(problems)].join(', ')}): a firewall, or this network blocks them`,
+    'let outgoing TCP to their ports pass; try from another network, or ask for a network.toml with others',
+  )
 }
 
 function connectProblem(host: string, port: number): Promise<string | null> {
