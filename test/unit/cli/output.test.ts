@@ -58,6 +58,14 @@ describe('what a terminal shows', () => {
 })
 
 describe('the status', () => {
+  test('of a node that is older than the program is told all the same, and that it is', () => {
+    const { dns: _dns, draining: _draining, onionKey: _onionKey, ...older } = fakeStatus
+    const { signature: _signature, ...network } = fakeStatus.network
+    const text = statusText({ ...older, network, version: '0.0.9' } as never)
+    expect(text.replaceAll(/\s+/g, ' ')).toMatch(/version 0\.0\.9; this program is \d+\.\d+\.\d+: start the node again to run it/)
+    expect(text).toContain(fakeStatus.id)
+  })
+
   test('says who signed the network file, or that nobody did', () => {
     expect(statusText(fakeStatus as never)).toMatch(/signed by +nobody/)
     const signature = { publisher: 'c9'.repeat(32), issued: '2026-11-02T09:00:00Z' }
