@@ -174,6 +174,7 @@ test.each(['a path', 'the abstract namespace'])(
     killPid(node.pid, 'SIGHUP')
     await heard.waitFor(/the configuration is wrong; the one before stays in force/, 15_000)
     expect(isAlive(node.pid)).toBe(true)
+    expect(node.program.log).toMatch(/WARN +the configuration was not read again: the one before stays in force.*problems=1/)
     await node.stop()
     await heard.waitFor(/STOPPING=1/, 15_000)
     heard.killNow()

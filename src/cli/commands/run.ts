@@ -1,6 +1,6 @@
 import { join, resolve } from 'node:path'
 import { type Logger, messageOf, ShallotError } from '../../base/index.ts'
-import { CONFIG_FILE, createLogger, loadConfig, type NodeStatus } from '../../node/index.ts'
+import { CONFIG_FILE, ConfigError, createLogger, loadConfig, type NodeStatus } from '../../node/index.ts'
 import { giveBackIdleMemory } from '../idle-memory.ts'
 import { complain, say, sayJson } from '../output.ts'
 import { defaultDir } from '../places.ts'
@@ -26,7 +26,12 @@ export async function run(options: RunOptions): Promise<number> {
   }
   const file = resolve(options.config ?? join(options.dir ?? defaultDir(), CONFIG_FILE))
   const config = await loadConfig(file).catch((error) => {
-    if (error instanceof ShallotError && error.code === 'config-unreadable' && options.config === undefined) {
+    if (
+      error instanceof ShallotError &&
+      error.code === 'config-unreadable' &&
+      options.config === undefined &&
+      error.message.includes(file)
+    ) {
       throw new ShallotError(
         error.code,
         `${error.message}. Make a node with \`shallot init\`, or try a whole mesh with \`shallot testnet\``,
@@ -91,7 +96,10 @@ async function reload(node: ServedNode | null, manager: ServiceManager, logger: 
       restart.length === 0 ? 'configuration read again' : `configuration read again; from the next start: ${restart.join(', ')}`,
     )
   } catch (error) {
-    // The message names keys and lines of the operator's own file.
+    // The message names keys and lines of the operator's own file: it is for whoever reads standard error. The log, which the dashboard shows, says that it happened.
+    logger.warn('the configuration was not read again: the one before stays in force', {
+      problems: error instanceof ConfigError ? error.problems.length : 1,
+    })
     complain(`shallot: the configuration was not read again, and the one before stays in force:\n${messageOf(error)}`)
     manager.reloaded('the configuration is wrong; the one before stays in force')
   }

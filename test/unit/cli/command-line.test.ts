@@ -197,6 +197,18 @@ describe('run', () => {
   })
 })
 
+describe('run of a node that names a file which is not there', () => {
+  test('says which, and not that there is no node', async () => {
+    await cli('init', '--bootstrap', bootstrap, '--dir', 'node')
+    const config = join(folder.path, 'node', 'shallot.toml')
+    writeFileSync(config, readFileSync(config, 'utf8').replace('[node]', '[node]\nbootstrap_files = ["missing.txt"]'))
+    const { code, log } = await cli('run', '--dir', 'node')
+    expect(log).toContain('missing.txt, cannot be read: there is no such file')
+    expect(log).not.toContain('shallot init')
+    expect(code).toBe(1)
+  })
+})
+
 describe('asking', () => {
   test.each(['status', 'circuits', 'relays', 'streams', 'new-circuit'])('%s says that nothing runs, and ends with 1', async (name) => {
     const { code, log, stdout } = await cli(name)
