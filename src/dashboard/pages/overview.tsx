@@ -79,8 +79,12 @@ function Sentence(): JSX.Element {
   return <p class="sentence">{text + also}</p>
 }
 
+/** Those whose names want an article in a sentence. */
+const WITH_ARTICLE = new Set(['AE', 'BS', 'CD', 'CF', 'CG', 'DO', 'GB', 'GM', 'IM', 'KM', 'KY', 'MH', 'MV', 'NL', 'PH', 'SB', 'SC', 'US'])
+
 function placeName(country: string | null): string {
-  return country === null ? 'an unknown country' : countryName(country)
+  if (country === null) return 'an unknown country'
+  return WITH_ARTICLE.has(country) ? `the ${countryName(country)}` : countryName(country)
 }
 
 function PathCard(): JSX.Element {

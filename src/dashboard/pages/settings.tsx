@@ -4,7 +4,7 @@ import { useEffect } from 'preact/hooks'
 import type { Setting, SettingsChanged, SettingValue } from '../../control/api-types.ts'
 import { type Act, useAct } from '../act.ts'
 import { ask } from '../api.ts'
-import { list, number, plural } from '../format.ts'
+import { bytes, duration, list, number, plural } from '../format.ts'
 import { network, settings } from '../node-state.ts'
 import { ActButton } from '../parts/act-button.tsx'
 import { Badge } from '../parts/card.tsx'
@@ -189,6 +189,7 @@ function SettingRow({ setting, locked }: { readonly setting: Setting; readonly l
         </p>
       )}
       <p id={`${id}-type`} class="setting-type">
+        {inUnits(key, value)}
         {type}
         {usual === undefined ? '' : ` · default ${defaultText(usual)}`}
         {(set || (changed && drafted !== null)) && !secret && !locked && usual !== undefined ? (
@@ -210,6 +211,13 @@ function SettingRow({ setting, locked }: { readonly setting: Setting; readonly l
       </p>
     </div>
   )
+}
+
+/** "= 10 min · " for 600000 milliseconds: long numbers in the units that people think in. */
+function inUnits(key: string, value: unknown): string {
+  if (typeof value !== 'number' || value < 1000) return ''
+  if (key.endsWith('_ms')) return `= ${value < 60_000 ? `${value / 1000} s` : duration(value)} · `
+  return /_bytes(_per_second)?$/.test(key) ? `= ${bytes(value)}${key.endsWith('_second') ? '/s' : ''} · ` : ''
 }
 
 function defaultText(usual: SettingValue): string {
