@@ -1,6 +1,6 @@
 export { BACKUP_BYTES_MAX, BACKUP_FILES, type Backup, decodeBackup, encodeBackup } from './backup-file.ts'
 export { CONFIG_FILE, type ConfigSections, configSchema, loadConfig, type NodeConfig, parseConfig } from './config.ts'
-export { exampleConfig, exampleOverrides } from './config-examples.ts'
+export { exampleConfig, exampleOverrides, OPERATOR_METRICS } from './config-examples.ts'
 export { configReference } from './config-reference.ts'
 export { type DrainFacts, MAX_DRAIN_LIMIT_MS } from './drain.ts'
 export { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Identity } from './identity.ts'

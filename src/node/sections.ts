@@ -124,7 +124,7 @@ export const metricsSection = z
       .max(MAX_METRICS_LISTENERS)
       .default([])
       .describe(
-        'ADDRESS:PORT where http://ADDRESS:PORT/metrics is served for Prometheus; empty: nowhere. What is about your own traffic is told to the loopback only; the rest is coarse enough for everybody.',
+        'ADDRESS:PORT where http://ADDRESS:PORT/metrics is served for Prometheus; empty: nowhere. `shallot init` writes 127.0.0.1:9297 for a node that serves others. What is about your own traffic is told to the loopback only; the rest is coarse enough for everybody.',
       ),
   })
   .describe('Numbers of this node for those who watch over it.')

@@ -136,7 +136,12 @@ export class LivelyNode extends FakeNode {
       startedAt: this.#startedAt,
       uptimeMs: Date.now() - this.#startedAt,
       network: { name: 'example', changes: [], bootstrap: [], signature: { publisher: 'c9'.repeat(32), issued: '2026-11-02T09:00:00Z' } },
-      view: { known: count(this.#relays), eligible: count(this.#relays.filter(({ eligible }) => eligible)), syncedAt: Date.now() - 4000 },
+      view: {
+        known: count(this.#relays),
+        eligible: count(this.#relays.filter(({ eligible }) => eligible)),
+        syncedAt: Date.now() - 4000,
+        refused: { future: 0, expired: 0 },
+      },
       client: {
         circuitsOpen: this.#circuits.length,
         circuitsBuilding: 0,

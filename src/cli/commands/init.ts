@@ -15,6 +15,7 @@ import {
   isWildcard,
   NETWORK_FILE,
   networkToml,
+  OPERATOR_METRICS,
   type Overrides,
   parseConfig,
   parseNodeAddress,
@@ -114,6 +115,7 @@ function configText(options: InitOptions, roles: readonly Role[]): string {
   overrides.node = { ...overrides.node, roles, ...(options.publisher !== undefined && { networkPublisher: options.publisher }) }
   if (options.advertise !== undefined) overrides.node.advertise = options.advertise
   if (options.listen !== undefined) overrides.link = { ...overrides.link, listen: options.listen }
+  if (roles.some((role) => roleProfiles[role].listens)) overrides.metrics = { listen: [OPERATOR_METRICS] }
   const heading =
     'A Shallot node. Every key that is not here is at its default; docs/configuration.md has them all.\nCheck changes with: shallot check-config shallot.toml'
   return briefToml(configSchema, overrides as Overrides, heading)

@@ -112,7 +112,9 @@ describe('init', () => {
     expect(statSync(key).mode & 0o777).toBe(0o600)
     expect(statSync(join(dir, 'keys')).mode & 0o777).toBe(0o700)
     expect(decodeIdentity(chooseSuite().suite, readFileSync(key)).id).toBe(made.id)
-    expect((await loadConfig(join(dir, 'shallot.toml'))).link.listen).toEqual(['/ip4/198.51.100.9/tcp/4460'])
+    const config = await loadConfig(join(dir, 'shallot.toml'))
+    expect(config.link.listen).toEqual(['/ip4/198.51.100.9/tcp/4460'])
+    expect(config.metrics.listen).toEqual(['127.0.0.1:9297'])
     expect((await cli('check-config', join(dir, 'shallot.toml'))).code).toBe(0)
   })
 
