@@ -1,7 +1,8 @@
-import { readFileSync, rmSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Browser } from 'playwright-core'
+import type { Browser, Locator } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { fakeVpn } from '../support/fake-node.ts'
 import { type LivelyDashboard, openLivelyDashboard } from '../support/lively-dashboard.ts'
 import { PAGES } from './browser.ts'
 import { type OpenPage, openBrowser, openPage, reasonToSkip } from './open-page.ts'
@@ -111,11 +112,11 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '
   test('a setting that counts from the next start says so', async () => {
     const { page } = open
     await open.go('settings')
-    await page.getByRole('button', { name: 'ingress.socks', exact: true }).click()
-    await page.getByLabel('max_connections', { exact: true }).fill('17')
+    await page.getByRole('button', { name: 'ingress.http', exact: true }).click()
+    await page.getByLabel('max_header_bytes', { exact: true }).fill('20000')
     await page.getByRole('button', { name: 'Save' }).click()
     await page
-      .getByText(/ingress\.socks\.max_connections counts from the next start of the node/)
+      .getByText(/ingress\.http\.max_header_bytes counts from the next start of the node/)
       .first()
       .waitFor()
     await page.getByText('waits for a restart').waitFor()
@@ -179,6 +180,79 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '
     await page.getByText('Live', { exact: true }).first().waitFor()
   })
 
+  test('the VPN goes on and off by its button, and shows what others did with it', async () => {
+    const { page } = open
+    const card = page.locator('.card', { has: page.getByRole('heading', { name: 'Whole machine (VPN)' }) })
+    await card.getByText('Off', { exact: true }).waitFor()
+    await card.getByRole('button', { name: 'Turn on' }).press('Enter')
+    await card.getByText('On', { exact: true }).waitFor()
+    await card.getByText('shallot0').waitFor()
+    await card.getByRole('button', { name: 'Turn off' }).press('Enter')
+    await card.getByText('Off', { exact: true }).waitFor()
+    expect(dashboard.node.asked.filter((asked) => asked.startsWith('vpn'))).toEqual(['vpnUp', 'vpnDown'])
+    // By `shallot vpn up` in a terminal, say, on a machine whose mesh is away.
+    dashboard.node.vpnFacts = { ...fakeVpn, state: 'blocked', problems: ['no guard answers'] }
+    dashboard.node.emit({ type: 'vpn', at: Date.now(), vpn: dashboard.node.vpnFacts })
+    await card.getByText('Blocked', { exact: true }).waitFor()
+    await card.getByText('no guard answers').waitFor()
+  })
+
+  test('says why the VPN cannot go on, and that it is still off', async () => {
+    const { page } = open
+    const { ShallotError } = await import('../../src/base/index.ts')
+    const message = 'the VPN needs root, or the capability CAP_NET_ADMIN: start the node by its service'
+    dashboard.node.failure = new ShallotError('vpn-not-permitted', message, { kind: 'host', retry: 'never' })
+    const card = page.locator('.card', { has: page.getByRole('heading', { name: 'Whole machine (VPN)' }) })
+    await card.getByRole('button', { name: 'Turn on' }).click()
+    await card.getByRole('alert').filter({ hasText: message }).waitFor()
+    await card.getByText('Off', { exact: true }).waitFor()
+    expect(await card.getByRole('button', { name: 'Turn on' }).isEnabled()).toBe(true)
+    dashboard.node.failure = null
+    await card.getByRole('button', { name: 'Turn on' }).click()
+    await card.getByText('On', { exact: true }).waitFor()
+    expect(await card.getByRole('alert').count()).toBe(0)
+  })
+
+  test('a circuit that takes nothing new is shown as such at once', async () => {
+    const { page } = open
+    dashboard.node.end()
+    await open.go('circuits')
+    await page.locator('.circuit').first().waitFor()
+    const before = dashboard.node.circuits(false).filter(({ streams }) => streams > 0).length
+    // Another tab, or `shallot new-circuit`.
+    await dashboard.node.newCircuit()
+    await expect.poll(() => page.locator('.circuit').filter({ hasText: 'Takes nothing new' }).count()).toBe(before)
+  })
+
+  test('settings that were changed elsewhere are shown, and a file changed by hand is read again', async () => {
+    const { page } = open
+    await open.go('settings')
+    const field = page.getByLabel('guards_in_use', { exact: true })
+    await expect.poll(() => field.inputValue()).toBe('1')
+    await dashboard.node.changeSettings({ set: { 'path.guards_in_use': 2 } })
+    await expect.poll(() => field.inputValue()).toBe('2')
+    writeFileSync(dashboard.file, readFileSync(dashboard.file, 'utf8').replace('guards_in_use = 2', 'guards_in_use = 3'))
+    await page.getByRole('button', { name: 'Read the file again' }).click()
+    await page.getByText('Read. path.guards_in_use in force.').waitFor()
+    await expect.poll(() => field.inputValue()).toBe('3')
+    writeFileSync(dashboard.file, 'nonsense')
+    await page.getByRole('button', { name: 'Read the file again' }).click()
+    await page.getByRole('alert').filter({ hasText: 'nothing changes' }).waitFor()
+  })
+
+  test('a file that is not the node’s to write is said before anything is tried', async () => {
+    const { page } = open
+    const settings = dashboard.node.settings.bind(dashboard.node)
+    dashboard.node.settings = async () => ({ ...(await settings()), writable: false })
+    dashboard.node.emit({ type: 'settings', at: Date.now(), settings: { changed: [], applied: [], restart: [] } })
+    await open.go('settings')
+    await page.getByText(/may not write its settings file/).waitFor()
+    expect(await page.getByLabel('guards_in_use', { exact: true }).isDisabled()).toBe(true)
+    await open.go('overview')
+    await page.getByText(/may not write its settings file/).waitFor()
+    expect(await page.getByRole('combobox', { name: 'Come out in' }).isDisabled()).toBe(true)
+  })
+
   test('leaving the network is asked twice', async () => {
     const { page } = open
     await open.go('relay')
@@ -215,6 +289,72 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '
     }
     expect(open.requests.length).toBeGreaterThan(15)
     expect(open.requests.filter((url) => new URL(url).origin !== dashboard.origin)).toEqual([])
+  })
+
+  test('every act is done with the keyboard alone', async () => {
+    const { page } = open
+    /** Goes on by Tab until what is named has the focus. */
+    const reach = async (what: Locator): Promise<void> => {
+      for (let i = 0; i < 120; i++) {
+        if ((await what.and(page.locator(':focus')).count()) > 0) return
+        await page.keyboard.press('Tab')
+      }
+      throw new Error('Tab does not come there')
+    }
+    const goTo = async (name: string): Promise<void> => {
+      await reach(page.getByRole('navigation').first().getByRole('link', { name, exact: true }))
+      await page.keyboard.press('Enter')
+      await page.getByRole('heading', { level: 1, name }).waitFor()
+    }
+    await reach(page.getByRole('button', { name: 'New circuit' }))
+    await page.keyboard.press('Enter')
+    await page.getByText('New requests take fresh circuits from now on').waitFor()
+    await reach(page.getByRole('combobox', { name: 'Come out in' }))
+    await page.keyboard.press('ArrowDown')
+    await page.getByText(/from the next request on/).waitFor()
+    await reach(page.locator('.chip button').first())
+    await page.keyboard.press('Space')
+    await page.getByText('Any exit from the next request on').waitFor()
+    await reach(page.getByRole('button', { name: 'Turn on' }))
+    await page.keyboard.press('Space')
+    await page.getByRole('button', { name: 'Turn off' }).waitFor()
+
+    await page.keyboard.press('Home')
+    await page.reload()
+    await goTo('Circuits')
+    await reach(page.locator('.circuit summary').first())
+    await page.keyboard.press('Enter')
+    const end = page.getByRole('button', { name: /^End this circuit/ }).first()
+    const circuits = dashboard.node.circuits(false).length
+    await reach(end)
+    await page.keyboard.press('Enter')
+    await expect.poll(() => dashboard.node.circuits(false).length).toBe(circuits - 1)
+
+    await page.reload()
+    await goTo('Settings')
+    await reach(page.getByLabel('guards_in_use', { exact: true }))
+    await page.keyboard.press('Control+a')
+    await page.keyboard.type('2')
+    await reach(page.getByRole('button', { name: 'Save' }))
+    await page.keyboard.press('Enter')
+    await page.getByText('Saved, and in force.').waitFor()
+    expect(readFileSync(dashboard.file, 'utf8')).toContain('guards_in_use = 2')
+
+    await page.reload()
+    await goTo('Logs')
+    await reach(page.getByRole('combobox', { name: 'Level', exact: true }))
+    await page.keyboard.press('Home')
+    await reach(page.getByRole('button', { name: 'Pause' }))
+    await page.keyboard.press('Space')
+    await page.getByRole('button', { name: /^Go on/ }).waitFor()
+
+    await page.reload()
+    await goTo('Relay & exit')
+    await reach(page.getByRole('button', { name: 'Leave …' }))
+    await page.keyboard.press('Enter')
+    await reach(page.getByRole('button', { name: 'Leave, and end the node' }))
+    await page.keyboard.press('Enter')
+    await page.getByText('The node takes no new circuits.').waitFor()
   })
 
   test('the keyboard alone reaches the pages and what is on them', async () => {

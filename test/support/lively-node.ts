@@ -243,6 +243,11 @@ export class LivelyNode extends FakeNode {
   override settings() {
     return this.#settings.facts()
   }
+  override async reload() {
+    const changed = await this.#settings.reload()
+    this.emit({ type: 'settings', at: Date.now(), settings: changed })
+    return changed
+  }
   override async changeSettings(change: SettingsChange) {
     const changed = await this.#settings.change(change)
     this.asked.push(`changeSettings ${JSON.stringify(change.set)}`)
