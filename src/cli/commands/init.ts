@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { networkInterfaces } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
-import { messageOf, parseIp, ShallotError } from '../../base/index.ts'
+import { formatHostPort, messageOf, parseIp, ShallotError } from '../../base/index.ts'
 import { addressScope, type NetworkRulesInput, type NetworkSignature, type Role } from '../../directory/index.ts'
 import {
   briefToml,
@@ -12,12 +12,14 @@ import {
   encodeIdentity,
   IDENTITY_FILE,
   type Identity,
+  isLoopback,
   isWildcard,
   NETWORK_FILE,
   networkToml,
   OPERATOR_METRICS,
   type Overrides,
   parseConfig,
+  parseIpPort,
   parseNodeAddress,
   roleProfiles,
   verifyNetwork,
@@ -115,10 +117,17 @@ function configText(options: InitOptions, roles: readonly Role[]): string {
   overrides.node = { ...overrides.node, roles, ...(options.publisher !== undefined && { networkPublisher: options.publisher }) }
   if (options.advertise !== undefined) overrides.node.advertise = options.advertise
   if (options.listen !== undefined) overrides.link = { ...overrides.link, listen: options.listen }
-  if (roles.some((role) => roleProfiles[role].listens)) overrides.metrics = { listen: [OPERATOR_METRICS] }
+  if (roles.some((role) => roleProfiles[role].listens)) overrides.metrics = { listen: [metricsAddress(options.listen)] }
   const heading =
     'A Shallot node. Every key that is not here is at its default; docs/configuration.md has them all.\nCheck changes with: shallot check-config shallot.toml'
   return briefToml(configSchema, overrides as Overrides, heading)
+}
+
+/** On this machine alone. A node that is tried on a loopback address of its own has its numbers there too: others may be tried beside it. */
+function metricsAddress(listen: readonly string[] = []): string {
+  const { host, port } = parseIpPort(OPERATOR_METRICS)!
+  const own = listen.map(parseNodeAddress).find((address) => address !== null && isLoopback(address.host))
+  return formatHostPort(own?.host ?? host, port)
 }
 
 /**

@@ -87,6 +87,18 @@ describe('init', () => {
     expect(config.network.bootstrap).toEqual([bootstrap])
   })
 
+  test('gives its numbers to this machine alone, at the address of its own that it has there', async () => {
+    const metricsOf = async (name: string, ...args: string[]): Promise<readonly string[]> => {
+      const dir = join(folder.path, name)
+      await cli('init', '--bootstrap', bootstrap, '--dir', dir, ...args)
+      return (await loadConfig(join(dir, 'shallot.toml'))).metrics.listen
+    }
+    expect(await metricsOf('quiet')).toEqual([])
+    expect(await metricsOf('all', '--role', 'middle', '--listen', '/ip4/0.0.0.0/tcp/4460')).toEqual(['127.0.0.1:9297'])
+    expect(await metricsOf('tried', '--role', 'middle', '--listen', '/ip4/127.9.0.1/tcp/4460')).toEqual(['127.9.0.1:9297'])
+    expect(await metricsOf('six', '--role', 'middle', '--listen', '/ip6/::1/tcp/4460')).toEqual(['[::1]:9297'])
+  })
+
   test('makes a relay whose key is private', async () => {
     const dir = join(folder.path, 'relay')
     const made = JSON.parse(
