@@ -87,6 +87,9 @@ function placeName(country: string | null): string {
   return WITH_ARTICLE.has(country) ? `the ${countryName(country)}` : countryName(country)
 }
 
+/** How long it stands that an act was done. */
+const SAID_MS = 12_000
+
 function PathCard(): JSX.Element {
   const { data, error } = useResource(circuits)
   const act = useAct(() => ask('POST /v1/new-circuit'))
@@ -98,6 +101,15 @@ function PathCard(): JSX.Element {
   const sample = traffic.value.at(-1)
   const busy = connection.value.state === 'open' && sample !== undefined && sample.sent + sample.received > 0 && now - sample.at < 5000
   const state = act.state.value
+  // What was said of an attempt is over when a circuit is there, or was read.
+  useEffect(() => {
+    if (open !== null && act.state.peek().kind === 'failed') act.clear()
+  }, [open])
+  useEffect(() => {
+    if (state.kind !== 'done') return
+    const timer = setTimeout(act.clear, SAID_MS)
+    return () => clearTimeout(timer)
+  }, [state.kind])
   const button = (
     <ActButton act={act} class="button-main" busy="Building …">
       <Draw name="refresh" />

@@ -1,5 +1,6 @@
 import type { JSX } from 'preact'
 import { useId } from 'preact/hooks'
+import type { NetworkSummary } from '../../control/api-types.ts'
 import { useAct } from '../act.ts'
 import { ask } from '../api.ts'
 import { countryName, list, plural } from '../format.ts'
@@ -60,10 +61,13 @@ export function CountryCard(): JSX.Element {
         change={(codes) => void act.run({ [EXCLUDED_COUNTRIES]: codes })}
       />
       {locked ? <NotWritable file={data.file} /> : null}
+      {leavesNone(network.data.value, exits, excluded) ? (
+        <Notice kind="bad">No path is possible with these choices: not one exit, or too few relays, are left. Take a country back.</Notice>
+      ) : null}
       {state.kind === 'failed' ? (
         <Notice kind="bad">{state.error.problems.map(({ message }) => message).join(' ') || state.error.message}</Notice>
       ) : null}
-      {state.kind === 'done' ? (
+      {state.kind === 'done' && !leavesNone(network.data.value, exits, excluded) ? (
         <Notice kind="good">
           {state.value.restart.length > 0
             ? 'Saved. It counts from the next start of the node.'
@@ -72,6 +76,21 @@ export function CountryCard(): JSX.Element {
       ) : null}
     </Card>
   )
+}
+
+/** Relays that a path has. */
+const HOPS = 3
+
+/** Whether what is chosen leaves no path in the network as it is known: better said before a request fails. */
+function leavesNone(known: NetworkSummary | undefined, exits: readonly string[], excluded: readonly string[]): boolean {
+  if (known === undefined || (exits.length === 0 && excluded.length === 0)) return false
+  // With a country excluded, relays whose country is not known are, too.
+  const left = known.countries.filter(({ key }) => !excluded.includes(key) && (key !== '??' || excluded.length === 0))
+  const out = left.filter(({ key }) => exits.length === 0 || exits.includes(key))
+  const sum = (counts: readonly number[]): number => counts.reduce((all, count) => all + count, 0)
+  // Of a network without an exit the choices are not to blame.
+  if (sum(known.countries.map((row) => row.exits)) === 0) return false
+  return sum(out.map((row) => row.exits)) === 0 || sum(left.map(({ eligible }) => eligible)) < HOPS
 }
 
 /** A row of countries that can be added to and taken from. */
