@@ -130,6 +130,18 @@ describe('the known tier', () => {
     expect(view.size).toBe(0)
   })
 
+  test('tells how many descriptors were lately refused for their times alone', () => {
+    const rules = rulesWith({})
+    const view = new View({ suite, rules })
+    const add = (i: number, changes: Partial<DescriptorFields>): unknown =>
+      view.add(testDescriptor(relays[i]!, rules, START, { addresses: [`/ip4/11.0.0.${i}/tcp/1`], ...changes }).bytes, START)
+    for (const i of [1, 2]) add(i, { publishedAt: START + 11 * 60_000 })
+    add(3, { publishedAt: START - 100_000, expiresAt: START })
+    add(4, { protocols: { circuit: [2], link: [1], packet: [] } })
+    expect(view.refusedForTime(START)).toEqual({ future: 2, expired: 1 })
+    expect(view.refusedForTime(START + 10 * 60_000)).toEqual({ future: 0, expired: 0 })
+  })
+
   test('refuses too little work, and work done for another network', () => {
     const strict = rulesWith({ work: { bits: 12 } })
     const view = new View({ suite, rules: strict })

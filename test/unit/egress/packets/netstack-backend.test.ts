@@ -314,6 +314,28 @@ describe('the netstack backend', () => {
     await until(() => got.length === netstackLimits.ownPackets)
   })
 
+  it('counts what it holds, and what its stacks drop, also when the lease is over', async () => {
+    const { use } = fakeUse()
+    const backend = await makeBackend()
+    expect(backend.counts.stack).toMatchObject({ tcpConnections: 0, udpPorts: 0, echoes: 0, bufferBytes: 0, retransmissions: 0 })
+    const client = new PacketClient(await backend.open(use, 1420, never))
+    await client.connect(server, 80)
+    expect(backend.counts.stack).toMatchObject({ tcpConnections: 1, udpPorts: 0 })
+    const { lease, send, own4 } = await rawLease(backend, use)
+    const spoilt = udpPacket({ from: own4, to: server }, 1000, 7, Buffer.from('x'))
+    spoilt[spoilt.length - 1]! ^= 1
+    await send(
+      udpPacket({ from: own4, to: server }, 1000, 7, Buffer.from('x')),
+      rawPacket({ from: own4, to: server }, 132, 40).packet,
+      spoilt,
+    )
+    expect(backend.counts.stack).toMatchObject({ tcpConnections: 1, udpPorts: 1, bufferLimitBytes: 256 << 20 })
+    expect(backend.counts.dropped).toEqual({ protocol: 1, malformed: 1 })
+    lease.port.close()
+    expect(backend.counts.dropped).toEqual({ protocol: 1, malformed: 1 })
+    expect(backend.counts.stack).toMatchObject({ udpPorts: 0 })
+  })
+
   it('looks only at packets from the place it is told', async () => {
     const backend = await makeBackend()
     const { use, datagrams } = fakeUse()
