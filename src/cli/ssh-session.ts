@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { type IpAddress, networkContains, parseIp, parseNetwork } from '../base/index.ts'
-import { localNetworks, type VpnFacts } from '../vpn/index.ts'
+import type { Api } from '../control/index.ts'
+import { localNetworks } from '../vpn/index.ts'
 
 /** Processes that are looked at on the way up: sudo and su take the variable away from what they start, not from themselves. */
 const MOST_ANCESTORS = 32
@@ -27,7 +28,7 @@ export function sshPeer(env: Readonly<Record<string, string | undefined>> = proc
 }
 
 /** Whether what is sent to that address goes through the mesh while the VPN is up, which ends connections that came from there. */
-export function isCutOff(peer: string, { bypass, localNetwork }: Pick<VpnFacts, 'bypass' | 'localNetwork'>): boolean {
+export function isCutOff(peer: string, { bypass, localNetwork }: Pick<Api.VpnFacts, 'bypass' | 'localNetwork'>): boolean {
   let address: IpAddress
   try {
     address = parseIp(peer)

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { ShallotError } from '../../base/index.ts'
-import type { ControlClient } from '../../control/index.ts'
-import { type AllowedPeer, repair, type Undone, type VpnFacts, vpnWithoutNode } from '../../vpn/index.ts'
+import type { Api, ControlClient } from '../../control/index.ts'
+import { repair, type Undone, vpnWithoutNode } from '../../vpn/index.ts'
 import { bytesText, complain, durationText, facts, say, sayJson, styled, visible, wrap } from '../output.ts'
 import { defaultDir, findNode, type NodeChoice } from '../places.ts'
 import { isCutOff, sshPeer } from '../ssh-session.ts'
@@ -11,7 +11,7 @@ export interface VpnOptions extends NodeChoice {
 }
 
 /** Exit codes of `shallot vpn status`, for scripts. */
-const STATUS_CODES: Readonly<Record<VpnFacts['state'], number>> = { up: 0, down: 3, blocked: 4, starting: 4, stopping: 4 }
+const STATUS_CODES: Readonly<Record<Api.VpnFacts['state'], number>> = { up: 0, down: 3, blocked: 4, starting: 4, stopping: 4 }
 const WIDTH = 80
 
 export interface VpnUpOptions extends VpnOptions {
@@ -89,7 +89,7 @@ const UNDONE_WORDS: Readonly<Record<Undone, string>> = {
 }
 
 /** The VPN as a person reads it. */
-export function vpnText(vpn: VpnFacts, now: number): string {
+export function vpnText(vpn: Api.VpnFacts, now: number): string {
   const [colour, words] = STATE_WORDS[vpn.state]
   const lines: [string, string][] = [
     ['VPN', `${words}${vpn.state === 'down' ? '' : `, for ${durationText(Math.max(0, now - vpn.since))}`}`],
@@ -132,7 +132,7 @@ const DNS_WORDS = { 'resolv.conf': 'resolv.conf', resolved: 'systemd-resolved' }
 /** More than these would only fill the screen: --json has them all. */
 const SHOWN_ALLOWED = 12
 
-function allowedText(allowed: readonly AllowedPeer[]): string {
+function allowedText(allowed: Api.VpnFacts['allowed']): string {
   const shown = allowed
     .slice(0, SHOWN_ALLOWED)
     .map(({ ip, protocol, port, why }) => `${ip.includes(':') ? `[${ip}]` : ip}:${port ?? 'any'}/${protocol} (${why})`)

@@ -1,5 +1,6 @@
 import { createConnection } from 'node:net'
-import { type NodeConfig, type NodeStatus, parseNodeAddress, VERSION } from '../../node/index.ts'
+import type { Api } from '../../control/index.ts'
+import { type NodeConfig, parseNodeAddress, VERSION } from '../../node/index.ts'
 import { durationText } from '../output.ts'
 import { type Finding, fail, note, ok, warn } from './finding.ts'
 
@@ -55,8 +56,8 @@ function compareVersions(a: string, b: string): number {
 }
 
 /** What of a node's status is judged. */
-export type StatusToJudge = Pick<NodeStatus, 'warnings' | 'reachability' | 'view' | 'ready' | 'draining' | 'uptimeMs'> & {
-  readonly guards: readonly { readonly state: NonNullable<NodeStatus['guards']>[number]['state'] }[] | null
+export type StatusToJudge = Pick<Api.NodeStatus, 'warnings' | 'reachability' | 'view' | 'ready' | 'draining' | 'uptimeMs'> & {
+  readonly guards: readonly { readonly state: NonNullable<Api.NodeStatus['guards']>[number]['state'] }[] | null
 } & { readonly [part in 'client' | 'relaying' | 'stun' | 'natRelay']: object | null }
 
 /** How a node that runs is reached, and what it has of the network. @param hasNetwork whether the machine has an address to go out from */

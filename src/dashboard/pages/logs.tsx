@@ -26,7 +26,8 @@ import { Empty, Loading, Notice } from '../parts/states.tsx'
 import { type Column, VirtualTable } from '../parts/virtual-table.tsx'
 import { answerOf, useResource } from '../resource.ts'
 
-const levels = answerOf('GET /v1/log-levels', null)
+/** Others may set them too: a command, another page. */
+const levels = answerOf('GET /v1/log-levels', 3000)
 const opened = signal<LogLine | null>(null)
 
 const columns: readonly Column<LogLine>[] = [

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { Api } from '../../../src/control/index.ts'
 import type { NatFacts, ReachFacts } from '../../../src/nat/index.ts'
@@ -21,6 +23,7 @@ import type {
   Warning,
 } from '../../../src/node/index.ts'
 import type { VpnFacts } from '../../../src/vpn/index.ts'
+import { repositoryFiles, root } from '../../support/repository.ts'
 
 /** A type as JSON has it: without brands, deep; what may be left out stays so. */
 type Plain<T> = T extends string
@@ -103,4 +106,20 @@ describe('the types of the API', () => {
     same<Same<{ readonly how: ReachFacts['how'] | 'by air' }, { readonly how: Api.ReachFacts['how'] }>>()
     expect(true).toBe(true)
   })
+})
+
+/** What a node in the same process tells. A node elsewhere is asked through the API, whose document has the types of what it answers. */
+const FACTS =
+  /\b(NodeStatus|NodeEvent|NodeControl|(Circuit|Stream|Relay|Guard|Settings|Setting|Nat|Reach|Vpn|Drain)Facts|RelayBrief|RelayPage|NetworkSummary|TrafficSample|Log(Line|Page|Levels)|SettingsChanged)\b/
+/** These hold a node that runs in their own process, or look for themselves where none runs. */
+const WITH_A_NODE = /^src\/cli\/(serve|service-manager|probe|commands\/run)\.ts$|^src\/cli\/testnet\//
+
+test('commands and the dashboard take the types of answers from the document alone', () => {
+  const wrong = repositoryFiles()
+    .filter((file) => /^src\/(cli|dashboard)\/.*\.tsx?$/.test(file) && !WITH_A_NODE.test(file))
+    .filter((file) => {
+      const text = readFileSync(join(root, file), 'utf8')
+      return [...text.matchAll(/import[^']*from '[^']*\/(node|vpn|nat)\/[^']*'/g)].some(([imported]) => FACTS.test(imported))
+    })
+  expect(wrong).toEqual([])
 })
