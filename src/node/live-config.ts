@@ -142,7 +142,7 @@ export class LiveConfig {
   #current: NodeConfig
   readonly #told = new Map<keyof ConfigSections, Reconfigure[]>()
   /** Sections that parts hold: each is kept to what is in force. */
-  readonly #held: { readonly path: readonly string[]; readonly values: Table }[] = []
+  readonly #held = new Map<string, { readonly path: readonly string[]; readonly values: Table }>()
 
   constructor(config: NodeConfig) {
     this.#current = config
@@ -156,9 +156,10 @@ export class LiveConfig {
   section<S extends keyof ConfigSections>(name: S): ConfigSections[S]
   section<S extends keyof ConfigSections, I extends keyof ConfigSections[S]>(name: S, inner: I): ConfigSections[S][I]
   section(...path: string[]): unknown {
-    const values = { ...(valueAt(this.#current, path) as Table) }
-    this.#held.push({ path, values })
-    return values
+    const name = path.join('.')
+    const held = this.#held.get(name) ?? { path, values: { ...(valueAt(this.#current, path) as Table) } }
+    this.#held.set(name, held)
+    return held.values
   }
 
   /** Calls back when keys of the section have changed. */
@@ -181,7 +182,7 @@ export class LiveConfig {
     }
     const sections = Object.entries(before).map(([name, section]) => [name, applied(section, next[name as keyof NodeConfig], [name])])
     this.#current = Object.freeze(Object.fromEntries(sections)) as NodeConfig
-    for (const { path, values } of this.#held) Object.assign(values, valueAt(this.#current, path))
+    for (const { path, values } of this.#held.values()) Object.assign(values, valueAt(this.#current, path))
     for (const name of changed) for (const tell of this.#told.get(name) ?? []) tell()
   }
 }

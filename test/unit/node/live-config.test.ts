@@ -34,6 +34,7 @@ describe('the configuration in force', () => {
     expect(limits).toMatchObject({ maxLinks: 9, maxHandshakes: 256 })
     expect(live.current.link.limits).toMatchObject({ maxLinks: 9, maxHandshakes: 256 })
     expect(told).toEqual(['link', 'ingress'])
+    expect(live.section('ingress', 'socks')).toBe(socks)
     live.apply(next, [])
     expect(told).toHaveLength(2)
   })
