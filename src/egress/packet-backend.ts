@@ -28,7 +28,7 @@ export interface PacketCounts {
   readonly packetsOut: number
   readonly bytesIn: number
   readonly bytesOut: number
-  /** By reason, such as 'source', 'policy', 'malformed', 'fragment', 'rate', 'limit', 'protocol', 'hop-limit', 'queue' (the client takes nothing), 'forbidden' (this machine gives no ping sockets). */
+  /** By reason, such as 'source', 'policy', 'malformed', 'fragment', 'rate', 'limit', 'protocol', 'hop-limit', 'queue' (the client takes nothing), 'forbidden' (this machine gives no ping sockets); the kernel's rules have their own, such as 'flow-limit'. */
   readonly dropped: Readonly<Record<string, number>>
   /** What the userspace stack holds and did; null where the kernel has the connections. */
   readonly stack: StackCounts | null

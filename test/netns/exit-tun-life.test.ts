@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { readCounters } from '../../src/egress/tun-nat/nft.ts'
 import { enterOwnNetwork, shellOk } from '../support/own-network.ts'
 import { hasCommand, Program, temporaryFolder, until } from '../support/processes.ts'
 
@@ -91,6 +92,18 @@ describe.skipIf(reason !== null)(`the life of an exit's TUN${reason === null ? '
     await until('the monitor saw it', 3000, () => /add table inet shallot_exit/.test(monitor.stdout))
     await next.stop('SIGTERM')
     expect([hasDevice(), tables()]).toEqual([false, []])
+  })
+
+  test('what its rules count can be read by name', async () => {
+    forward(1)
+    const { one } = await started()
+    expect(await readCounters('shallot_exit')).toMatchObject({ flow_limit: 0, flow_rate: 0, to_this_host: 0 })
+    shellOk(`nft 'add chain inet shallot_exit seen { type filter hook output priority 0; }'
+      nft add rule inet shallot_exit seen ip daddr 127.0.0.1 counter name to_this_host
+      ping -c 2 -i 0.1 127.0.0.1`)
+    expect((await readCounters('shallot_exit')).to_this_host).toBeGreaterThanOrEqual(2)
+    await one.stop('SIGTERM')
+    await expect(readCounters('shallot_exit')).rejects.toMatchObject({ code: 'exit-tun-unavailable' })
   })
 
   test("a second exit with the same device is refused, and the first one's rules stand", async () => {

@@ -371,7 +371,8 @@ export const dashboardSections: Readonly<Record<Kit, readonly Section[]>> = {
         },
         {
           title: 'Packets dropped, by reason',
-          description: 'source: forged; policy: the exit policy; rate and limit: of [exit]; queue: the client takes nothing.',
+          description:
+            'source: forged; policy: the exit policy; rate and limit: of [exit]; queue: the client takes nothing. With packets = "tun" also what the rules of the kernel dropped, such as flow-limit.',
           unit: 'pps',
           targets: [line(sum('reason', rate('shallot_exit_packets_dropped')), `${node} {{reason}}`)],
           stacked: true,

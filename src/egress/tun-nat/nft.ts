@@ -3,16 +3,38 @@ import { tunNatError } from './errors.ts'
 
 /** How long the nft program may take. */
 const NFT_MS = 20_000
+/** A few counters are some kilobytes. */
+const MOST_ANSWER_CHARS = 200_000
 
 /**
  * Gives a ruleset to the system's `nft` program, as one transaction: all of it holds afterwards, or nothing has changed.
  * @throws ShallotError 'exit-tun-no-nft' | 'exit-tun-not-permitted' | 'exit-tun-unavailable'
  */
-export function applyRuleset(text: string, program = 'nft'): Promise<void> {
+export async function applyRuleset(text: string, program = 'nft'): Promise<void> {
+  await runNft(program, ['-f', '-'], text)
+}
+
+/**
+ * Packets that the named counters of a table have seen, by the counter.
+ * @throws ShallotError as `applyRuleset`
+ */
+export async function readCounters(table: string, program = 'nft'): Promise<Record<string, number>> {
+  const { nftables = [] } = JSON.parse(await runNft(program, ['--json', 'list', 'counters', 'table', 'inet', table], '')) as {
+    readonly nftables?: readonly { readonly counter?: { readonly name: string; readonly packets: number } }[]
+  }
+  return Object.fromEntries(nftables.flatMap(({ counter }) => (counter ? [[counter.name, counter.packets]] : [])))
+}
+
+/** What it wrote to standard output. */
+function runNft(program: string, args: readonly string[], input: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const env = { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin` }
-    const child = spawn(program, ['-f', '-'], { stdio: ['pipe', 'ignore', 'pipe'], env, timeout: NFT_MS })
+    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env, timeout: NFT_MS })
     let said = ''
+    let answer = ''
+    child.stdout.setEncoding('utf8').on('data', (part: string) => {
+      if (answer.length < MOST_ANSWER_CHARS) answer += part
+    })
     child.stderr.setEncoding('utf8').on('data', (part: string) => {
       said = (said + part).slice(0, 2000)
     })
@@ -27,11 +49,11 @@ export function applyRuleset(text: string, program = 'nft'): Promise<void> {
       ),
     )
     child.on('close', (code) => {
-      if (code === 0) resolve()
+      if (code === 0) resolve(answer)
       else reject(refusalOf(said))
     })
     child.stdin.on('error', () => {})
-    child.stdin.end(text)
+    child.stdin.end(input)
   })
 }
 

@@ -25,7 +25,7 @@ import { tunNatError } from './errors.ts'
 import { ensureForwarding, type Sysctls, systemSysctls } from './forwarding.ts'
 import { type DropReason, LeaseFilter } from './lease-filter.ts'
 import { type LeaseHub, LeasePort } from './lease-port.ts'
-import { applyRuleset } from './nft.ts'
+import { applyRuleset, readCounters } from './nft.ts'
 import { type RulesetFacts, removalText, rulesetText } from './ruleset.ts'
 import { watchTable } from './table-watch.ts'
 
@@ -35,6 +35,8 @@ export interface TunNatSystem {
   openTun(options: TunOptions): Promise<PacketPort>
   /** One transaction. @throws ShallotError */
   applyRuleset(text: string): Promise<void>
+  /** Packets by the named counters of a table. @throws ShallotError */
+  readCounters(table: string): Promise<Readonly<Record<string, number>>>
   openFlowTable(): Promise<FlowTable>
   /** Tells when another program has taken a table of this name away; gives what ends it. @throws ShallotError */
   watchTable(name: string, gone: () => void): Promise<() => void>
@@ -48,6 +50,7 @@ export const linuxTunNatSystem: TunNatSystem = {
   platform: process.platform,
   openTun,
   applyRuleset,
+  readCounters,
   openFlowTable: () => KernelFlowTable.open(),
   watchTable,
   sysctls: systemSysctls,
@@ -72,6 +75,8 @@ export interface TunNatOptions {
   readonly system?: TunNatSystem
 }
 
+/** What the kernel's rules have dropped is asked for at most so often. */
+const COUNTERS_MS = 30_000
 /** Packets of one write where some had to be left out. */
 const OUTBOUND_PACKETS = 256
 /**
@@ -100,6 +105,10 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
   readonly #demultiplexer: Demultiplexer
   readonly #dropped: Partial<Record<DropReason | 'no-lease', number>> = {}
   readonly #moved = { packetsIn: 0, packetsOut: 0, bytesIn: 0, bytesOut: 0 }
+  /** What the kernel's rules dropped: of the table there is, as of the last look, and of those before it. */
+  #inKernel: Readonly<Record<string, number>> = {}
+  #inKernelBefore: Readonly<Record<string, number>> = {}
+  #countedAt = 0
   /** Flows of leases that were given back, being forgotten. */
   readonly #forgetting = new Set<Promise<void>>()
   #tun: PacketPort | null = null
@@ -156,6 +165,7 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
       throw error
     }
     this.#started = true
+    this.#countedAt = this.now()
     const every = Math.min(MOST_SWEEP_MS, Math.max(10, config.packetIdleTimeoutMs / 4))
     this.#sweeper = setInterval(() => void this.#sweep(), every)
     this.#sweeper.unref()
@@ -207,7 +217,12 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
   }
 
   get counts(): PacketCounts {
-    return { leases: this.#leases.size, ...this.#moved, dropped: { ...this.#dropped }, stack: null }
+    return {
+      leases: this.#leases.size,
+      ...this.#moved,
+      dropped: summed(summed(this.#dropped, this.#inKernelBefore), this.#inKernel),
+      stack: null,
+    }
   }
 
   write(batch: PacketBatch, from: number): void {
@@ -252,6 +267,9 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
   async #applyRules(): Promise<void> {
     const { config } = this.#m
     this.#hasRules = true
+    // A new table counts from nothing.
+    this.#inKernelBefore = summed(this.#inKernelBefore, this.#inKernel)
+    this.#inKernel = {}
     const timeouts = { connectMs: config.connectTimeoutMs, streamMs: config.streamIdleTimeoutMs, datagramMs: config.udpIdleTimeoutMs }
     try {
       await this.#system.applyRuleset(rulesetText(this.#rulesetFacts(timeouts)))
@@ -346,6 +364,7 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
 
   /** Ends leases that are silent, unless the kernel still has flows of theirs: those end by their own time-outs. */
   async #sweep(): Promise<void> {
+    await this.#readKernelCounters()
     const before = this.now() - this.#m.config.packetIdleTimeoutMs
     for (const lease of [...this.#leases].filter(({ movedAt }) => movedAt <= before)) {
       const { address4, address6 } = lease.address
@@ -360,6 +379,20 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
       }
       if (lease.movedAt <= before && this.#leases.has(lease))
         lease.end(new ShallotError('lease-idle', 'nothing moved for too long', { kind: 'exit', retry: 'now' }))
+    }
+  }
+
+  async #readKernelCounters(): Promise<void> {
+    if (!this.#hasRules || this.now() - this.#countedAt < COUNTERS_MS) return
+    this.#countedAt = this.now()
+    const rules = this.#inKernelBefore
+    try {
+      const counted = await this.#system.readCounters(tableName(this.#m.config.tun.name))
+      // Otherwise the table was made anew meanwhile.
+      if (rules === this.#inKernelBefore)
+        this.#inKernel = Object.fromEntries(Object.entries(counted).map(([name, packets]) => [name.replaceAll('_', '-'), packets]))
+    } catch (error) {
+      this.#m.logger.debug('what the rules dropped could not be read', { error: messageOf(error) })
     }
   }
 
@@ -381,6 +414,12 @@ export class TunNatBackend implements PacketBackend, LeaseHub {
     this.#tun = null
     tun?.close()
   }
+}
+
+function summed(one: Readonly<Record<string, number>>, other: Readonly<Record<string, number>>): Record<string, number> {
+  const sums = { ...one }
+  for (const [name, count] of Object.entries(other)) if (count > 0) sums[name] = (sums[name] ?? 0) + count
+  return sums
 }
 
 function deviceMtu(mtu: number): number {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { formatIp, ShallotError, silentLogger } from '../../../../src/base/index.ts'
 import { exitConfig, type PacketUse, type TunNatOptions, type TunNatSystem } from '../../../../src/egress/index.ts'
 import { TunNatBackend } from '../../../../src/egress/tun-nat/index.ts'
@@ -41,6 +41,11 @@ class FakeSystem implements TunNatSystem {
     this.did.push(text.split('\n').length > 10 ? 'rules' : 'rules removed')
     this.rules.push(text)
     if (this.failing.rules && text.includes('chain')) throw this.failing.rules
+  }
+  counted: Record<string, number> = {}
+  async readCounters(table: string) {
+    this.did.push(`counters of ${table}`)
+    return this.counted
   }
   async watchTable(_name: string, gone: () => void) {
     this.gone = gone
@@ -160,6 +165,26 @@ describe('the TUN backend', () => {
     await made(system).start()
     expect(system.rules).toHaveLength(2)
     expect(system.rules[1]).not.toContain('ct timeout')
+  })
+
+  test("counts what the kernel's rules dropped, twice a minute at most, and over tables that were made anew", async () => {
+    const system = new FakeSystem()
+    let later = 0
+    const backend = made(system, { packetIdleTimeoutMs: 1000 }, { now: () => performance.now() + later })
+    await backend.start()
+    system.counted = { flow_limit: 7, policy_refused: 0 }
+    await sleep(300)
+    expect(backend.counts.dropped).toEqual({})
+    later = 30_000
+    await vi.waitUntil(() => backend.counts.dropped['flow-limit'] === 7)
+    expect(system.did.filter((done) => done.startsWith('counters'))).toEqual(['counters of shallot_exit'])
+    system.gone!()
+    await soon()
+    system.counted = { flow_limit: 2, unasked: 1 }
+    expect(backend.counts.dropped).toEqual({ 'flow-limit': 7 })
+    later = 60_000
+    await vi.waitUntil(() => backend.counts.dropped.unasked === 1)
+    expect(backend.counts.dropped).toEqual({ 'flow-limit': 9, unasked: 1 })
   })
 
   test('each packet goes to the lease it is for, in order, and to nobody else', async () => {
