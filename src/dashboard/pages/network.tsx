@@ -39,7 +39,7 @@ const columns: readonly Column<RelayBrief>[] = [
   {
     key: 'eligible',
     name: 'For paths',
-    cell: ({ eligible }) => <Badge tone={eligible ? 'good' : 'idle'}>{eligible ? 'yes' : 'not yet'}</Badge>,
+    cell: ({ eligible }) => <Badge tone={eligible ? 'good' : 'idle'}>{eligible ? 'yes' : 'no'}</Badge>,
   },
   { key: 'weight', name: 'Weight', number: true, cell: ({ weight }) => rate(weight) },
   { key: 'software', name: 'Version', cell: ({ software }) => software },
