@@ -56,7 +56,7 @@ function compareVersions(a: string, b: string): number {
 }
 
 /** What of a node's status is judged. */
-export type StatusToJudge = Pick<Api.NodeStatus, 'warnings' | 'reachability' | 'view' | 'ready' | 'draining' | 'uptimeMs'> & {
+export type StatusToJudge = Pick<Api.NodeStatus, 'warnings' | 'reachability' | 'view' | 'ready' | 'draining' | 'uptimeMs' | 'roles'> & {
   readonly guards: readonly { readonly state: NonNullable<Api.NodeStatus['guards']>[number]['state'] }[] | null
 } & { readonly [part in 'client' | 'relaying' | 'stun' | 'natRelay']: object | null }
 
@@ -77,10 +77,13 @@ export function statusFindings(status: StatusToJudge, hasNetwork: boolean): Find
   return found
 }
 
-function networkFinding({ view, ready, client, guards, uptimeMs }: StatusToJudge, hasNetwork: boolean): Finding {
+function networkFinding({ view, ready, client, guards, uptimeMs, roles }: StatusToJudge, hasNetwork: boolean): Finding {
+  const isBootstrap = roles.includes('bootstrap')
   const isStarting = uptimeMs < STARTING_MS
   if (!hasNetwork && !ready) return fail('network', 'this machine has no network', 'connect it: ip address; ip route')
   if (view.known.total === 0) {
+    if (isBootstrap && ready)
+      return note('network', 'nobody has come yet: right for the first node of a network', 'hand out its network.toml')
     return isStarting
       ? note('network', 'the node has just been started and knows no relay yet', 'ask again in a minute')
       : fail('network', 'the node knows no relay at all', 'see "bootstrap" and "clock" here, and the log')

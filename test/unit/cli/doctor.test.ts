@@ -267,6 +267,7 @@ describe('the network', () => {
   test('is there, or not yet, or not at all', () => {
     says(finding(), 'ok', /ready and knows 6 relays/)
     says(finding({ view: nobody, ready: false }), 'fail', /knows no relay/, /bootstrap.*clock/)
+    says(finding({ view: nobody, roles: ['bootstrap'] }), 'note', /first node of a network/, /network\.toml/)
     says(finding({ view: nobody, ready: false, uptimeMs: 5_000 }), 'note', /just been started/, /in a minute/)
     says(finding({ ready: false, uptimeMs: 5_000 }), 'note', /just been started/, /in a minute/)
     says(finding({ ready: false }), 'warn', /has run for 1 h, knows 6 relays, and is not ready/, /shallot circuits/)
