@@ -1,17 +1,22 @@
+import { dirname, isAbsolute, relative, resolve, sep } from 'node:path'
 import type { ConfigSections } from './config.ts'
 import { isLoopback, isWildcard, parseIpPort, parseNodeAddress } from './multiaddr.ts'
 import { rolesOfSection } from './roles.ts'
 import type { ConfigProblem, LoadedToml } from './toml-load.ts'
 
+/** Where a node's directory holds its keys. */
+const KEYS_FOLDER = 'keys'
+
 /** A rule gives the key and the message when it is broken. */
 type Rule = (
   config: ConfigSections,
   isSet: LoadedToml<ConfigSections>['isSet'],
+  file: string,
 ) => { readonly key: readonly PropertyKey[]; readonly message: string } | null
 
-/** Values that are right each by itself and impossible together. */
-export function crossCheck(loaded: LoadedToml<ConfigSections>): ConfigProblem[] {
-  const broken = rules.map((rule) => rule(loaded.value, loaded.isSet)).filter((result) => result !== null)
+/** Values that are right each by itself and impossible together. @param file the configuration's, absolute */
+export function crossCheck(loaded: LoadedToml<ConfigSections>, file: string): ConfigProblem[] {
+  const broken = rules.map((rule) => rule(loaded.value, loaded.isSet, file)).filter((result) => result !== null)
   return broken.map(({ key, message }) => loaded.problem(key, message))
 }
 
@@ -69,6 +74,18 @@ const rules: readonly Rule[] = [
     const address = parseIpPort(control.listen)
     if (address === null || isLoopback(address.host)) return null
     const message = `control.listen is ${quote(control.listen)}; only this machine may control the node: use unix:PATH, 127.0.0.1:PORT or [::1]:PORT`
+    return { key: ['control', 'listen'], message }
+  },
+  ({ control, node }, _, file) => {
+    if (!control.listen.startsWith('unix:')) return null
+    const base = dirname(file)
+    const dir = resolve(base, node.dataDir)
+    const path = resolve(dir, control.listen.slice('unix:'.length))
+    const taken = [file, ...[node.network, ...node.bootstrapFiles].map((name) => resolve(base, name))]
+    const inside = relative(dir, path)
+    const isElsewhere = isAbsolute(inside) || inside.split(sep)[0] === '..'
+    if (!taken.includes(path) && (isElsewhere || (/\.(sock|socket)$/.test(inside) && inside.split(sep)[0] !== KEYS_FOLDER))) return null
+    const message = `control.listen is ${quote(control.listen)}, which is a place for the node's own files; name a socket such as unix:control.sock`
     return { key: ['control', 'listen'], message }
   },
   ({ dashboard }) => {

@@ -67,7 +67,12 @@ export interface NodeConfig extends ConfigSections {
   readonly signature: NetworkSignature | null
   /** Where the way into the network is asked for, in this order. */
   readonly bootstrap: readonly BootstrapSource[]
+  /** What is wrong and does not keep the node from starting: a file of bootstrap nodes that cannot be read, where there are others. */
+  readonly cautions: readonly string[]
 }
+
+/** Gives the text of a file that the configuration names. @param what how people call it; the network file when not given */
+export type ReadNamed = (file: string, what?: string) => Promise<string>
 
 /**
  * Reads a configuration and the network file it names.
@@ -83,22 +88,24 @@ export function readConfig(path: string): Promise<string> {
 }
 
 /** The text of a network file. @throws ShallotError 'config-unreadable' */
-export function readNetwork(path: string): Promise<string> {
-  return readText(path, 'the network file')
+export function readNetwork(path: string, what = 'the network file'): Promise<string> {
+  return readText(path, what)
 }
 
 /** The same from text. @param path names the text in messages, and its directory is what relative paths start from */
-export async function parseConfig(text: string, path: string, read: (file: string) => Promise<string>): Promise<NodeConfig> {
+export async function parseConfig(text: string, path: string, read: ReadNamed): Promise<NodeConfig> {
   const loaded = loadToml(text, path, configSchema)
   const { node } = loaded.value
-  const problems = crossCheck(loaded)
+  const problems = crossCheck(loaded, resolve(path))
   if (problems.length > 0) throw new ConfigError(path, problems)
   const base = dirname(resolve(path))
   const networkFile = resolve(base, node.network)
   const networkText = await read(networkFile)
   const network = loadNetwork(networkText, networkFile)
   const signature = await verifyNetwork(networkText, networkFile, node.networkPublisher)
-  const bootstrap = await bootstrapOf(loaded, network, base, read)
+  const { bootstrap, unread } = await bootstrapOf(loaded, network, base, read)
+  // Who has no other way in must know at once; a bootstrap node starts networks, and needs none.
+  if (unread.length > 0 && bootstrap.length === 0 && !node.roles.includes('bootstrap')) throw unread[0]
   if (bootstrap.every(({ addresses }) => addresses.length === 0) && !node.roles.includes('bootstrap')) {
     const message = `${networkFile} names no bootstrap address, so this node could find nobody; add one to its list \`bootstrap\` or to node.bootstrap, or the role "bootstrap" to node.roles`
     throw new ConfigError(path, [loaded.problem(['node', 'network'], message)])
@@ -112,6 +119,7 @@ export async function parseConfig(text: string, path: string, read: (file: strin
     networkFile,
     signature,
     bootstrap,
+    cautions: unread.map(({ message }) => message),
   })
 }
 
@@ -119,19 +127,26 @@ async function bootstrapOf(
   loaded: LoadedToml<ConfigSections>,
   network: NetworkRules,
   base: string,
-  read: (file: string) => Promise<string>,
-): Promise<BootstrapSource[]> {
+  read: ReadNamed,
+): Promise<{ readonly bootstrap: BootstrapSource[]; readonly unread: ShallotError[] }> {
   const { bootstrap, bootstrapFiles, network: name } = loaded.value.node
   const sources: BootstrapSource[] = [
     { name, addresses: network.bootstrap },
     { name: 'node.bootstrap', addresses: bootstrap },
   ]
+  const unread: ShallotError[] = []
   for (const [i, file] of bootstrapFiles.entries()) {
-    const source = parseBootstrapFile(await read(resolve(base, file)), file, MAX_BOOTSTRAP)
+    const text = await read(resolve(base, file), 'the file of bootstrap nodes').catch((error) => {
+      if (!(error instanceof ShallotError)) throw error
+      unread.push(error)
+      return null
+    })
+    if (text === null) continue
+    const source = parseBootstrapFile(text, file, MAX_BOOTSTRAP)
     if (typeof source === 'string') throw new ConfigError(resolve(base, file), [loaded.problem(['node', 'bootstrapFiles', i], source)])
     sources.push(source)
   }
-  return sources.filter(({ addresses }) => addresses.length > 0)
+  return { bootstrap: sources.filter(({ addresses }) => addresses.length > 0), unread }
 }
 
 function withAbsoluteFile({ countriesFile }: GeoConfig, base: string): GeoConfig {

@@ -93,7 +93,7 @@ export const controlSection = z
       })
       .default('unix:control.sock')
       .describe(
-        'unix:PATH, relative to data_dir, or ADDRESS:PORT of the loopback (port 0: any free one). Both ask for the token in control-token.',
+        'Where: unix:PATH, relative to data_dir, or ADDRESS:PORT of the loopback (port 0: any free one). Both ask for the token in control-token.',
       ),
   })
   .describe('How commands and programs on this machine talk to the node.')
@@ -140,7 +140,7 @@ export const logSection = z
     format: z
       .enum(['text', 'json'])
       .default('text')
-      .describe('text for people, json for programs: one object a line. Always to standard error.'),
+      .describe('How lines look: text for people, json for programs, one object a line. Always to standard error.'),
     subsystems: z
       .record(z.string(), z.enum(levels))
       .default({})

@@ -60,10 +60,12 @@ export function defaultOf(schema: z.ZodType): unknown {
   return parsed.success ? (parsed.data ?? undefined) : undefined
 }
 
-/** The help of a key, wherever in its wrapping it was given, as a sentence. Empty when there is none. */
+/** The help of a key, wherever in its wrapping it was given, as a sentence; a first word that is to be typed as it stands stays so. Empty when there is none. */
 export function helpOf(schema: z.ZodType): string {
   const help = (schema.description ?? bareSchema(schema).description ?? '').trim()
-  return help === '' ? '' : `${help[0]!.toUpperCase()}${help.slice(1)}${/[.!?:…]$/.test(help) ? '' : '.'}`
+  return help === ''
+    ? ''
+    : `${/^\S+[:_]\S/.test(help) ? help[0] : help[0]!.toUpperCase()}${help.slice(1)}${/[.!?:…]$/.test(help) ? '' : '.'}`
 }
 
 /** What a value must be, as a person would say it: "a whole number from 1 to 10". */

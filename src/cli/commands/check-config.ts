@@ -18,6 +18,7 @@ export async function checkConfig(file: string, options: { readonly json?: boole
         network: config.network.name,
         publisher: config.signature?.publisher ?? null,
         changes,
+        cautions: config.cautions,
       })
       return 0
     }
@@ -28,6 +29,7 @@ export async function checkConfig(file: string, options: { readonly json?: boole
         ['directory', config.dir],
         ['network', `${config.network.name}, ${signatureText(config.signature)}`],
         ...config.bootstrap.map(({ name, addresses }) => ['way in', `${name}: ${addresses.length} bootstrap addresses`] as const),
+        ...config.cautions.map((caution) => ['caution', caution] as const),
         ...changes.map(
           (change) => ['differs', `${change.key} = ${JSON.stringify(change.value)} (usually ${JSON.stringify(change.default)})`] as const,
         ),

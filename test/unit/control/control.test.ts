@@ -1,8 +1,9 @@
+import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { readFileSync, statSync } from 'node:fs'
+import { lstatSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
-import { connect } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type NodeId, ShallotError, silentLogger } from '../../../src/base/index.ts'
@@ -224,10 +225,43 @@ describe('the control API', () => {
   })
 
   test('takes over a socket that a dead node left', async () => {
+    const path = join(folder.path, 'left.sock')
+    const child = spawn(process.execPath, ['-e', 'require("net").createServer().listen(process.argv[1], () => console.log("up"))', path], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    await once(child.stdout, 'data')
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    expect(statSync(path).isSocket()).toBe(true)
     const second = await start('unix:left.sock')
+    expect((await new ControlClient(path, join(folder.path, 'control-token')).status()).id).toBe(node.id)
     await second.close()
-    const third = await start('unix:left.sock')
-    await third.close()
+  })
+
+  test('leaves a socket alone on which somebody answers', async () => {
+    const path = join(folder.path, 'live.sock')
+    const live = createServer().listen(path)
+    await once(live, 'listening')
+    await expect(start('unix:live.sock')).rejects.toMatchObject({ code: 'address-in-use', message: expect.stringContaining(path) })
+    const socket = connect(path)
+    await once(socket, 'connect')
+    socket.destroy()
+    live.close()
+  })
+
+  test.each<[string, (path: string) => void]>([
+    ['a file', (path) => writeFileSync(path, 'the identity')],
+    ['a directory', (path) => mkdirSync(path)],
+    ['a symbolic link', (path) => symlinkSync('control-token', path)],
+  ])('replaces nothing that is no socket: %s', async (what, make) => {
+    const path = join(folder.path, 'there')
+    make(path)
+    const before = lstatSync(path)
+    await expect(start('unix:there')).rejects.toMatchObject({
+      code: 'listen-failed',
+      message: expect.stringContaining(`${path} is ${what}`),
+    })
+    expect(lstatSync(path)).toMatchObject({ ino: before.ino, mode: before.mode, size: before.size })
   })
 
   test('says which port is in use, and which socket path is too long', async () => {

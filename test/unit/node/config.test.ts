@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { ShallotError } from '../../../src/base/index.ts'
 import { type ConfigError, loadConfig, parseConfig } from '../../../src/node/index.ts'
 
 const id = '12D3KooWKktysxBH5AU7yAvm5J3Eq7q6UJrSXiX9BUSeq8n15EPw'
@@ -79,6 +80,13 @@ describe('a configuration', () => {
     ],
     ['control open to the world', '[control]\nlisten = "0.0.0.0:1"', /:2: control\.listen is "0\.0\.0\.0:1"; only this machine/],
     ['control nowhere', '[control]\nlisten = "here"', /:2: control\.listen is "here": neither unix:PATH nor ADDRESS:PORT/],
+    ...['keys/identity', 'keys/x.sock', 'shallot.toml', '../node/shallot.toml', '/srv/node/lock', 'control-token', 'anything', '.'].map(
+      (path): [string, string, RegExp] => [
+        `control on ${path}`,
+        `[control]\nlisten = "unix:${path}"`,
+        /:2: control\.listen is "unix:.*", which is a place for the node's own files; name a socket such as unix:control\.sock/,
+      ],
+    ),
     [
       'two listeners in one place',
       '[ingress.socks]\nlisten = ["127.0.0.1:7"]\n[ingress.http]\nlisten = ["127.0.0.1:7"]',
@@ -104,6 +112,32 @@ describe('a configuration', () => {
     const found = await problems(text)
     expect(found.join('\n')).toMatch(message)
     for (const line of found) expect(line).toMatch(/^\/srv\/node\/shallot\.toml(:\d+)?: \S/)
+  })
+})
+
+test('control may be a socket in the directory, in a folder of it, and anywhere else', async () => {
+  for (const path of ['control.sock', 'run/a.socket', '/run/shallot/control', '../control'])
+    expect(await problems(`[control]\nlisten = "unix:${path}"`)).toEqual([])
+})
+
+describe('a file of bootstrap nodes that is not there', () => {
+  const text = '[node]\nbootstrap_files = ["more.txt"]'
+  const read = (network: string) => async (file: string, what?: string) => {
+    if (file === '/srv/node/network.toml') return network
+    throw new ShallotError('config-unreadable', `${what}, ${file}, cannot be read`, { kind: 'config', retry: 'never' })
+  }
+
+  test('is a caution where there is another way in', async () => {
+    const config = await parseConfig(text, '/srv/node/shallot.toml', read(goodNetwork))
+    expect(config.cautions).toEqual(['the file of bootstrap nodes, /srv/node/more.txt, cannot be read'])
+    expect(config.bootstrap).toHaveLength(1)
+  })
+
+  test('ends the start where there is none', async () => {
+    await expect(parseConfig(text, '/srv/node/shallot.toml', read(''))).rejects.toMatchObject({
+      code: 'config-unreadable',
+      message: 'the file of bootstrap nodes, /srv/node/more.txt, cannot be read',
+    })
   })
 })
 

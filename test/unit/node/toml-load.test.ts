@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { exampleToml } from '../../../src/node/toml-example.ts'
 import { ConfigError, loadToml, nearest } from '../../../src/node/toml-load.ts'
-import { describeType, tomlKey } from '../../../src/node/toml-schema.ts'
+import { describeType, helpOf, tomlKey } from '../../../src/node/toml-schema.ts'
 
 const schema = z.strictObject({
   alpha: z
@@ -132,4 +132,12 @@ test('only near words are suggested', () => {
 test('types are told as a person would', () => {
   expect(describeType(z.array(z.enum(['a', 'b'])).default([]))).toBe('a list; each entry: one of "a", "b"')
   expect(describeType(z.union([z.literal('auto'), z.int().min(1)]))).toBe('"auto"; or a whole number, at least 1')
+})
+
+test.each([
+  ['how long', 'How long.'],
+  ['unix:PATH or ADDRESS:PORT', 'unix:PATH or ADDRESS:PORT.'],
+  ['data_dir and below', 'data_dir and below.'],
+])('help is a sentence, and what is to be typed stays as it is: %s', (given, shown) => {
+  expect(helpOf(z.string().describe(given))).toBe(shown)
 })

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -428,6 +428,19 @@ describe('a capture', () => {
     far.send(one)
     await until('it has passed', 2000, () => capture.port.stats.receivedPackets === 2)
     expect(capture.port.missed).toBe(1)
+  })
+
+  test('replaces an earlier one, and no other file', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'shallot-pcap-'))
+    cleanUps.push(() => rmSync(folder, { recursive: true }))
+    const [inner] = memoryPortPair({ carry: setImmediate })
+    const other = join(folder, 'identity')
+    writeFileSync(other, 'secret')
+    expect(() => openPcap(inner, other, Date.now)).toThrow(expect.objectContaining({ code: 'pcap-not-writable' }))
+    expect(readFileSync(other, 'utf8')).toBe('secret')
+    const path = join(folder, 'tun.pcap')
+    for (let times = 0; times < 2; times++) await openPcap(inner, path, Date.now).close()
+    expect(readFileSync(path).length).toBe(24)
   })
 
   test('that cannot be written is a typed refusal', () => {
