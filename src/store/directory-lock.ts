@@ -4,6 +4,7 @@ import { setTimeout } from 'node:timers/promises'
 import { ShallotError } from '../base/index.ts'
 import { isErrno, storeError } from './errors.ts'
 import { ownName, PRIVATE_FILE_MODE } from './files.ts'
+import { isProcessAlive, processMark } from './process-life.ts'
 
 const LOCK_FILE = 'lock'
 /** A lock that changes hands this often while we try belongs to somebody else. */
@@ -18,13 +19,13 @@ export interface DirectoryLock {
 }
 
 /**
- * Takes the directory: `lock` holds the process id and its start time, so that neither a dead process nor a new one with the same id keeps it.
+ * Takes the directory: `lock` holds the process id and its start, so that neither a dead process nor a new one with the same id keeps it.
  * @throws ShallotError 'directory-in-use' with the pid of the holder; 'directory-unwritable'
  */
 export async function lockDirectory(dir: string): Promise<DirectoryLock> {
   const path = join(dir, LOCK_FILE)
   const own = ownName(path)
-  const content = `${process.pid} ${(await startOf(process.pid)) ?? '-'}\n`
+  const content = `${process.pid} ${(await processMark(process.pid)) ?? '-'}\n`
   try {
     await writeFile(own, content, { flag: 'wx', mode: PRIVATE_FILE_MODE })
     for (let tries = 0; tries < MAX_TRIES; tries++) {
@@ -38,7 +39,7 @@ export async function lockDirectory(dir: string): Promise<DirectoryLock> {
       const holder = await readFile(path, 'utf8').catch(() => null)
       if (holder === null) continue
       const pid = Number.parseInt(holder, 10)
-      if (await isAlive(holder)) {
+      if (await isHeld(holder)) {
         throw new ShallotError(
           'directory-in-use',
           `${dir} is in use by another Shallot node (process ${pid}). Stop it, or choose another directory`,
@@ -84,23 +85,7 @@ async function removeStale(path: string, own: string, judged: string): Promise<v
   }
 }
 
-async function isAlive(holder: string): Promise<boolean> {
-  const [pidText = '', start = '-'] = holder.trim().split(' ')
-  const pid = Number(pidText)
-  if (!Number.isSafeInteger(pid) || pid <= 0) return false
-  try {
-    process.kill(pid, 0)
-  } catch (error) {
-    if (isErrno(error, 'ESRCH')) return false
-  }
-  const now = await startOf(pid)
-  return start === '-' || now === null || now === start
-}
-
-/** When the process started, in ticks since boot (proc_pid_stat(5), field 22); null where /proc cannot tell. */
-async function startOf(pid: number): Promise<string | null> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => null)
-  if (stat === null) return null
-  // The second field is the program's name in parentheses, which may hold spaces and parentheses.
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null
+function isHeld(holder: string): Promise<boolean> {
+  const [pid = '', mark = '-'] = holder.trim().split(' ')
+  return isProcessAlive(Number(pid), mark)
 }

@@ -3,6 +3,7 @@ import { constants } from 'node:fs'
 import { chmod, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { isErrno, storeError } from './errors.ts'
+import { isProcessAlive } from './process-life.ts'
 
 /** Only the owner reads or writes. */
 export const PRIVATE_FILE_MODE = 0o600
@@ -58,12 +59,7 @@ export async function removeLeftovers(dir: string): Promise<void> {
 
 async function isBeingWritten(path: string, pid: number, startedAt: number): Promise<boolean> {
   if (pid === process.pid) return ((await stat(path).catch(() => null))?.mtimeMs ?? 0) >= startedAt
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return !isErrno(error, 'ESRCH')
-  }
+  return isProcessAlive(pid, null)
 }
 
 /**

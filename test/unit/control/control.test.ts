@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { lstatSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
@@ -274,6 +274,18 @@ describe('the control API', () => {
     await server.close()
     expect(await runningNodes()).toEqual([])
     server = await start('127.0.0.1:0')
+  })
+
+  test('is not confused by what others say in that place', async () => {
+    const dir = join(folder.path, 'shallot')
+    const [mine] = await runningNodes()
+    writeFileSync(join(dir, '1-broken.json'), '{')
+    writeFileSync(join(dir, `${process.pid}-later.json`), JSON.stringify({ of: 'a later version' }))
+    writeFileSync(join(dir, `${process.pid}-old.json`), JSON.stringify({ ...mine, mark: '1/of-another-boot' }))
+    writeFileSync(join(dir, `${process.pid}-more.json`), JSON.stringify({ ...mine, address: '/elsewhere', more: 1 }))
+    expect((await runningNodes()).map(({ address }) => address).sort()).toEqual(['/elsewhere', server.address])
+    expect(readdirSync(dir)).toContain(`${process.pid}-later.json`)
+    expect(readdirSync(dir)).not.toContain(`${process.pid}-old.json`)
   })
 
   test('lets the node go when it closes', async () => {

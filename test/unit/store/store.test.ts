@@ -1,9 +1,10 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { MalformedError, silentLogger } from '../../../src/base/index.ts'
-import { createFile, Store, type StoreWarning } from '../../../src/store/index.ts'
+import { createFile, processMark, Store, type StoreWarning } from '../../../src/store/index.ts'
 import { temporaryFolder } from '../../support/processes.ts'
 
 let folder: { path: string; remove(): void }
@@ -137,6 +138,29 @@ describe('the directory', () => {
     await openStore(dir)
   })
 
+  test.runIf(existsSync('/proc/self/stat'))('is taken over from a process that nobody has buried yet', async () => {
+    const zombie = await makeZombie()
+    try {
+      const dir = join(folder.path, 'node')
+      mkdirSync(dir)
+      writeFileSync(join(dir, 'lock'), `${zombie.pid} ${zombie.mark}\n`)
+      await openStore(dir)
+      expect(readFileSync(join(dir, 'lock'), 'utf8')).toMatch(new RegExp(`^${process.pid} `))
+    } finally {
+      zombie.bury()
+    }
+  })
+
+  test.runIf(existsSync('/proc/self/stat'))('is taken over from before the last boot, and not from a lock that tells no boot', async () => {
+    const dir = join(folder.path, 'node')
+    mkdirSync(dir)
+    const [start] = (await processMark(process.pid))!.split('/')
+    writeFileSync(join(dir, 'lock'), `${process.pid} ${start}\n`)
+    await expect(openStore(dir)).rejects.toMatchObject({ code: 'directory-in-use' })
+    writeFileSync(join(dir, 'lock'), `${process.pid} ${start}/another-boot\n`)
+    await openStore(dir)
+  })
+
   test.each(['', 'nonsense', '-1 5', '0', '\0\0\0\0'])('is taken over from a lock that says nothing: %j', async (content) => {
     const dir = join(folder.path, 'node')
     mkdirSync(dir)
@@ -168,3 +192,15 @@ describe('the directory', () => {
     expect(readdirSync(store.dir)).toEqual([])
   })
 })
+
+/** A process that has ended, and whose parent does not care. */
+async function makeZombie(): Promise<{ pid: number; mark: string; bury(): void }> {
+  const parent = spawn('sh', ['-c', 'read wait & echo $!; exec sleep 600'], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const [line] = (await once(parent.stdout, 'data')) as [Buffer]
+  const pid = Number(line)
+  const stat = (): string => readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const mark = (await processMark(pid))!
+  parent.stdin.end()
+  while (!/\) Z /.test(stat())) await new Promise((done) => setTimeout(done, 5))
+  return { pid, mark, bury: () => parent.kill('SIGKILL') }
+}
