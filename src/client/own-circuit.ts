@@ -1,24 +1,16 @@
 import { type Logger, messageOf, nodeKey } from '../base/index.ts'
 import { Deadline, flushCells } from '../drive/index.ts'
 import type { CellChannel } from '../link/index.ts'
-import type {
-  BatchMemory,
-  ChannelEnd,
-  CircuitOutput,
-  ClientCircuitMachine,
-  CloseReason,
-  EndReason,
-  ResolveAnswer,
-  Target,
-} from '../onion/index.ts'
+import type { BatchMemory, ChannelEnd, CircuitOutput, ClientCircuitMachine, CloseReason, ResolveAnswer, Target } from '../onion/index.ts'
 import type { PacketBatch } from '../packet/index.ts'
 import { CircuitDatagrams } from './circuit-datagrams.ts'
 import { CircuitBuildError, type CircuitEnd, type CircuitHop, type StreamFacts } from './circuit-facts.ts'
 import { CircuitPackets, PACKET_TERMS } from './circuit-packets.ts'
-import { CircuitStream } from './circuit-stream.ts'
+import type { CircuitStream } from './circuit-stream.ts'
+import { CircuitStreams } from './circuit-streams.ts'
 import { CircuitWatch } from './circuit-watch.ts'
 import type { LivenessOptions } from './liveness.ts'
-import { OpenStreams, type StreamTold } from './open-streams.ts'
+import type { StreamTold } from './open-streams.ts'
 import type { DatagramAssociation, PacketLease } from './service.ts'
 import { StreamError } from './stream-error.ts'
 import { Waiting } from './waiting.ts'
@@ -49,8 +41,7 @@ export class OwnCircuit {
   readonly #m: OwnCircuitModules
   readonly #machine: ClientCircuitMachine
   readonly #channel: CellChannel
-  readonly #streams: OpenStreams
-  readonly #connecting = new Waiting<{ stream: CircuitStream; address: string | null }>()
+  readonly #streams: CircuitStreams
   readonly #resolving = new Waiting<readonly ResolveAnswer[]>()
   readonly #datagrams: CircuitDatagrams
   readonly #leasing = new Waiting<PacketLease>()
@@ -64,9 +55,8 @@ export class OwnCircuit {
   #silent: number | null = null
   #scheduled = false
   #end: CircuitEnd | null = null
-  /** Payload bytes of all streams, from and to the exit. */
-  bytesIn = 0
-  bytesOut = 0
+  /** Of raw packets, from and to the exit. */
+  readonly #packetBytes = { in: 0, out: 0 }
 
   constructor(modules: OwnCircuitModules) {
     this.#m = modules
@@ -77,7 +67,16 @@ export class OwnCircuit {
       this.#flush()
     })
     const told: StreamTold = modules.streamTold ?? (() => {})
-    this.#streams = new OpenStreams(modules.now, told)
+    this.#streams = new CircuitStreams({
+      machine: modules.machine,
+      memory: modules.memory,
+      now: modules.now,
+      told,
+      isOver: () => this.#end !== null,
+      sent: () => this.#watch.sent(),
+      flushSoon: () => this.#schedule(),
+      streamEnded: modules.streamEnded,
+    })
     this.#datagrams = new CircuitDatagrams(modules.now, told)
     this.#packets = new CircuitPackets({
       send: (stream, batch, from, to) => this.#sendPackets(stream, batch, from, to),
@@ -118,6 +117,14 @@ export class OwnCircuit {
 
   get ended(): CircuitEnd | null {
     return this.#end
+  }
+
+  /** Payload bytes of all that was on it, from and to the exit. */
+  get bytesIn(): number {
+    return this.#streams.bytesIn + this.#packetBytes.in
+  }
+  get bytesOut(): number {
+    return this.#streams.bytesOut + this.#packetBytes.out
   }
 
   get openStreams(): number {
@@ -166,11 +173,7 @@ export class OwnCircuit {
 
   /** Ends the stream, association or lease with this number: whoever holds it sees a reset. False when there is none here. */
   closeStream(number: number): boolean {
-    const stream = this.#streams.numbered(number)
-    if (stream) {
-      stream.duplex.destroy(new StreamError('aborted'))
-      return true
-    }
+    if (this.#streams.reset(number)) return true
     const association = this.#datagrams.numbered(number)
     if (association !== undefined) {
       this.#machine.closeDatagrams(association)
@@ -205,21 +208,13 @@ export class OwnCircuit {
   #openStream(target: Target | null, open: () => number, signal: AbortSignal | undefined) {
     let id = 0
     return this.#ask(
-      this.#connecting,
+      this.#streams.connecting,
       () => {
         id = open()
-        const duplex = new CircuitStream(id, {
-          offer: (stream, bytes) => this.#offer(stream, bytes),
-          end: (stream, reason) => this.#endStream(stream, reason),
-          consume: (stream, length) => this.#consume(stream, length),
-          recycle: (memory) => this.#m.memory.recycle(memory),
-        })
-        // A stream nobody holds yet may be destroyed with an error: that is told through the promise.
-        duplex.on('error', () => {})
-        this.#streams.add(id, duplex, target)
+        this.#streams.add(id, target)
         return id
       },
-      () => this.#streams.get(id)?.duplex.destroy(),
+      () => this.#streams.cancel(id),
       signal,
     )
   }
@@ -309,34 +304,10 @@ export class OwnCircuit {
     return waiting.add(id, cancel, signal)
   }
 
-  #offer(id: number, bytes: Uint8Array): boolean {
-    if (this.#end || !this.#streams.has(id)) return false
-    this.bytesOut += bytes.length
-    const more = this.#machine.offer(id, bytes)
-    this.#watch.sent()
-    this.#schedule()
-    return more
-  }
-
-  #endStream(id: number, reason: EndReason): void {
-    const stream = this.#streams.get(id)
-    if (!stream || this.#end) return
-    if (reason === 'done') stream.localDone = true
-    this.#machine.end(id, reason)
-    if (reason !== 'done' || stream.remoteDone) this.#forget(id)
-    this.#schedule()
-  }
-
-  #consume(id: number, length: number): void {
-    if (this.#end) return
-    this.#machine.consume(id, length, this.#m.now())
-    this.#schedule()
-  }
-
   #sendPackets(id: number, batch: PacketBatch, from: number, to: number): number {
     if (this.#end) return to - from
     const taken = this.#machine.sendPackets(id, batch, from, to, this.#m.now())
-    for (let i = from; i < from + taken; i++) this.bytesOut += batch.end(i) - batch.start(i)
+    for (let i = from; i < from + taken; i++) this.#packetBytes.out += batch.end(i) - batch.start(i)
     this.#watch.sent()
     this.#schedule()
     return taken
@@ -389,23 +360,19 @@ export class OwnCircuit {
         this.#extending?.resolve(output.rttMs)
         this.#extending = null
         return
-      case 'connected': {
-        const stream = this.#streams.get(output.stream)
-        if (!stream) return
-        stream.isConnected = true
-        this.#connecting.resolve(output.stream, { stream: stream.duplex, address: output.address })
+      case 'connected':
+        this.#streams.handleConnected(output.stream, output.address)
         return
-      }
       case 'data':
-        this.bytesIn += output.bytes.length
-        this.#streams.get(output.stream)?.duplex.receive(output.bytes, output.memory)
+        this.#streams.handleData(output.stream, output.bytes, output.memory)
         return
       case 'writable':
-        this.#streams.get(output.stream)?.duplex.writableAgain()
+        this.#streams.handleWritable(output.stream)
         this.#packets.writable(output.stream)
         return
       case 'end':
-        this.#ended(output.stream, output.reason)
+        // What is no stream may be a question.
+        if (!this.#streams.handleEnd(output.stream, output.reason)) this.#resolving.reject(output.stream, new StreamError(output.reason))
         return
       case 'resolved':
         if (output.error !== null) this.#resolving.reject(output.stream, new StreamError(output.error))
@@ -427,7 +394,7 @@ export class OwnCircuit {
         this.#m.streamEnded()
         return
       case 'packets':
-        this.bytesIn += output.batch.totalBytes
+        this.#packetBytes.in += output.batch.totalBytes
         this.#deliver(output.stream, output.batch)
         return
       case 'packets-opened': {
@@ -457,22 +424,6 @@ export class OwnCircuit {
     }
   }
 
-  #ended(id: number, reason: EndReason): void {
-    const stream = this.#streams.get(id)
-    if (!stream) {
-      this.#resolving.reject(id, new StreamError(reason))
-      return
-    }
-    if (reason === 'done') stream.remoteDone = true
-    if (reason !== 'done' || stream.localDone) this.#forget(id)
-    this.#connecting.reject(id, new StreamError(reason === 'done' ? 'reset' : reason))
-    stream.duplex.receiveEnd(reason)
-  }
-
-  #forget(id: number): void {
-    if (this.#streams.delete(id)) this.#m.streamEnded()
-  }
-
   #finish(end: CircuitEnd): void {
     if (this.#end) return
     this.#end = end
@@ -482,10 +433,10 @@ export class OwnCircuit {
     this.#extending?.reject(new CircuitBuildError(end))
     this.#extending = null
     const lost = new StreamError('circuit-lost')
-    for (const waiting of [this.#connecting, this.#resolving, this.#leasing]) waiting.rejectAll(lost)
+    for (const waiting of [this.#resolving, this.#leasing]) waiting.rejectAll(lost)
     for (const waiter of this.#pinging) waiter.reject(lost)
     this.#pinging = []
-    for (const { duplex } of this.#streams.clear()) duplex.receiveEnd('circuit-lost')
+    this.#streams.lost()
     this.#datagrams.lost()
     this.#packets.lost()
     this.#m.closed(end)
