@@ -38,7 +38,7 @@ const answers: Handlers = {
   'POST /v1/circuits/{id}/ping': async ({ node, parameters }) =>
     (await node.pingCircuit(parameters.id as number)) ?? missing('no-such-circuit', 'there is no open circuit with this number'),
   'POST /v1/new-circuit': ({ node }) => node.newCircuit(),
-  'GET /v1/streams': ({ node, parameters }) => node.streams(parameters.recent === true),
+  'GET /v1/streams': ({ node, parameters }) => chosenStreams(node.streams(parameters.recent === true), parameters),
   'DELETE /v1/streams/{id}': ({ node, parameters }) =>
     node.closeStream(parameters.id as number) ?? missing('no-such-stream', 'there is no open stream with this number'),
   'GET /v1/relays': ({ node, parameters }) => node.relays(parameters.role as ServingRole | undefined),
@@ -74,6 +74,12 @@ const answers: Handlers = {
 
 /** By name, for the service; the two routes that last are not among them. */
 export const handlers = answers as Handlers & { readonly [R in Lasting]?: undefined }
+
+/** Those of a kind, or the last that began; numbers rise in the order of their begin. */
+function chosenStreams(streams: readonly Api.Stream[], { kind, last }: Parameters): readonly Api.Stream[] {
+  const found = kind === undefined ? streams : streams.filter((stream) => stream.kind === kind)
+  return last === undefined ? found : [...found].sort((a, b) => a.id - b.id).slice(-(last as number))
+}
 
 /** Checks what the schema of a session cannot. @throws Refusal */
 export function checkAddresses(addresses: readonly string[]): void {

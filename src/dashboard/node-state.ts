@@ -1,8 +1,10 @@
 import { computed, signal } from '@preact/signals'
-import type { Circuit, Event, Stream, TrafficSample } from '../control/api-types.ts'
+import type { Circuit, Event, TrafficSample } from '../control/api-types.ts'
 import { ask } from './api.ts'
 import { onEvent, onOpen } from './connection.ts'
+import { latestStreams, loadLatest, takeStream } from './latest-streams.ts'
 import { answerOf } from './resource.ts'
+import { nodeSays } from './use-now.ts'
 
 /** What the node is and does, as this page knows it. */
 
@@ -17,23 +19,31 @@ export const streams = answerOf('GET /v1/streams', 1000)
 
 /** How much of the past the plots can show: what the node remembers. */
 export const HISTORY_S = 600
-/** Streams that the overview remembers. */
-const MAX_LATEST = 40
 
 /** Second by second, oldest first. */
 export const traffic = signal<readonly TrafficSample[]>([])
-/** The last streams that began, newest first, whatever became of them. */
-export const latestStreams = signal<readonly Stream[]>([])
 
-/** The circuit that the last stream took; else the newest that is open. */
+/** The circuit that was asked for last: the next request takes it. */
+export const freshCircuit = signal<number | null>(null)
+
+/** Asks for fresh circuits, and shows the first of them until a request takes another. */
+export async function askForCircuit(): Promise<Circuit> {
+  const circuit = await ask('POST /v1/new-circuit')
+  freshCircuit.value = circuit.id
+  return circuit
+}
+
+/** The circuit that the last stream took; else the one that was asked for, or the newest that is open. One that takes nothing new is shown only where there is no other. */
 export const circuitInUse = computed<Circuit | null>(() => {
   const known = circuits.data.value ?? []
+  let retired: Circuit | null = null
   for (const stream of latestStreams.value) {
     const circuit = known.find(({ id }) => id === stream.circuit)
-    if (circuit !== undefined && circuit.state !== 'closed') return circuit
+    if (circuit?.state === 'open') return circuit
+    if (circuit?.state === 'retired') retired ??= circuit
   }
   const open = known.filter(({ state, purpose }) => state === 'open' && purpose === 'streams')
-  return open.at(-1) ?? known.findLast(({ state }) => state === 'building') ?? null
+  return open.find(({ id }) => id === freshCircuit.value) ?? open.at(-1) ?? known.findLast(({ state }) => state === 'building') ?? retired
 })
 
 /** How often the round trips of the circuit that is looked at are measured. */
@@ -60,27 +70,19 @@ export function followNode(): void {
 
 /** What happened while nobody listened. */
 async function catchUp(): Promise<void> {
-  const [samples, recent] = await Promise.all([
-    ask('GET /v1/traffic').catch(() => null),
-    ask('GET /v1/streams', { query: { recent: 1 } }).catch(() => null),
-  ])
+  const [samples] = await Promise.all([ask('GET /v1/traffic').catch(() => null), loadLatest()])
   if (samples !== null) traffic.value = samples.slice(-HISTORY_S)
-  if (recent !== null) {
-    latestStreams.value = recent
-      .filter(isShown)
-      .sort((a, b) => b.openedAt - a.openedAt || b.id - a.id)
-      .slice(0, MAX_LATEST)
-  }
 }
 
 function take(event: Event): void {
   switch (event.type) {
     case 'traffic':
+      nodeSays(event.at)
       traffic.value = [...traffic.peek().slice(1 - HISTORY_S), event.traffic]
       return
     case 'stream-open':
     case 'stream-closed':
-      if (isShown(event.stream)) takeStream(event.stream)
+      takeStream(event.stream)
       return
     case 'circuit-open':
     case 'circuit-retired':
@@ -114,18 +116,4 @@ function take(event: Event): void {
       return
     default:
   }
-}
-
-function takeStream(stream: Stream): void {
-  const before = latestStreams.peek()
-  const others = before.filter(({ id }) => id !== stream.id)
-  // A stream that ends stays where it began.
-  latestStreams.value =
-    others.length < before.length
-      ? before.map((known) => (known.id === stream.id ? stream : known))
-      : [stream, ...others].slice(0, MAX_LATEST)
-}
-
-function isShown({ kind, target }: Stream): boolean {
-  return kind === 'stream' && target !== null
 }

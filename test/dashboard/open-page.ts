@@ -24,12 +24,20 @@ export interface OpenPage {
   go(path: string): Promise<void>
 }
 
+export interface Look {
+  readonly colorScheme?: 'light' | 'dark'
+  readonly viewport?: { readonly width: number; readonly height: number }
+  /** How far the browser's clock is ahead of the node's. */
+  readonly clockMs?: number
+}
+
 export async function openPage(
   browser: Browser,
   { link, origin }: Pick<LivelyDashboard, 'link' | 'origin'>,
-  look: { colorScheme?: 'light' | 'dark'; viewport?: { width: number; height: number } } = {},
+  { clockMs = 0, ...look }: Look = {},
 ): Promise<OpenPage> {
   const context = await browser.newContext({ reducedMotion: 'reduce', ...look })
+  if (clockMs !== 0) await context.addInitScript(`{ const now = Date.now; Date.now = () => now() + ${clockMs} }`)
   const page = await context.newPage()
   const errors: string[] = []
   const requests: string[] = []

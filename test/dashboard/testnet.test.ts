@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Browser } from 'playwright-core'
@@ -64,5 +65,37 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard of a testnet${reasonToSkip
     expect(open.requests.filter((url) => new URL(url).origin !== origin)).toEqual([])
     expect(open.errors).toEqual([])
     await open.context.close()
+  })
+
+  test('a connection that lasts is shown with what it carries, and does not hold the drawing on its old circuit', async () => {
+    const control = new Control(testnet.ready.control, testnet.client.dir)
+    const link = async (): Promise<string> => (await control.ask<{ url: string }>('POST', '/v1/dashboard-link', {})).url
+    const open = await openPage(browser, { link, origin: new URL(await link()).origin })
+    const { page } = open
+    const lasting = `${web.url}/bytes/100000000?per=20000&every=100`
+    const curl = spawn('curl', ['-sS', '-o', '/dev/null', '-x', `socks5h://${testnet.ready.socks}`, lasting], { stdio: 'ignore' })
+    try {
+      const row = page.locator('.requests li').first()
+      await row.getByText('open', { exact: true }).waitFor()
+      await row
+        .locator('.request-bytes')
+        .filter({ hasText: /[KM]iB/ })
+        .waitFor()
+      const title = page.getByRole('heading', { name: /^Your circuit \d+$/ })
+      const before = await title.textContent()
+      await page.getByRole('button', { name: 'New circuit' }).click()
+      const said = await page.getByText('New requests take fresh circuits').textContent()
+      const fresh = `Your circuit ${/circuit (\d+)/.exec(said!)![1]}`
+      expect(fresh).not.toBe(before)
+      await expect.poll(() => title.textContent()).toBe(fresh)
+      const [stream] = await control.streams()
+      expect(`Your circuit ${stream!.circuit}`).toBe(before)
+      await page.waitForTimeout(3500)
+      expect(await title.textContent()).toBe(fresh)
+      expect(open.errors).toEqual([])
+    } finally {
+      curl.kill()
+      await open.context.close()
+    }
   })
 })

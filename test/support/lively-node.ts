@@ -226,13 +226,26 @@ export class LivelyNode extends FakeNode {
     this.asked.push('newCircuit')
     this.#circuits = this.#circuits.filter(({ streams }) => streams > 0).map((one) => ({ ...one, state: 'retired' }))
     for (const one of this.#circuits) this.emit({ type: 'circuit-retired', at: Date.now(), circuit: one })
-    const circuit = this.#build()
-    this.#open(Date.now())
-    const stream = { ...this.#streams.at(-1)!, circuit: circuit.id }
-    this.#streams[this.#streams.length - 1] = stream
+    const circuit = { ...this.#build(), streams: 0, isolation: null }
+    this.#circuits[this.#circuits.length - 1] = circuit
     this.emit({ type: 'circuit-open', at: Date.now(), circuit })
-    this.emit({ type: 'stream-open', at: Date.now(), stream })
     return circuit
+  }
+  /** A stream begins; it is told, unless there were too many at once. */
+  openStream(facts: Partial<StreamFacts>, told = true): StreamFacts {
+    const stream = { ...this.#open(Date.now()), ...facts }
+    this.#streams[this.#streams.length - 1] = stream
+    if (told) this.emit({ type: 'stream-open', at: Date.now(), stream })
+    return stream
+  }
+  /** What no event tells. @param facts null: it has ended */
+  changeStream(id: number, facts: Partial<StreamFacts> | null): void {
+    this.#streams = this.#streams.flatMap((stream) => (stream.id !== id ? [stream] : facts === null ? [] : [{ ...stream, ...facts }]))
+  }
+  /** A stream ends, and that is told. */
+  endStream(id: number, facts: Partial<StreamFacts> = {}): void {
+    const stream = this.closeStream(id)
+    if (stream !== null) this.#tellEnded({ ...stream, ...facts })
   }
   override drain() {
     this.asked.push('drain')
@@ -300,7 +313,8 @@ export class LivelyNode extends FakeNode {
 
   #open(openedAt: number): StreamFacts {
     const id = this.#nextStream++
-    const circuit = this.#circuits[id % this.#circuits.length]!
+    const open = this.#circuits.filter(({ state }) => state === 'open')
+    const circuit = open[id % open.length]!
     const stream: StreamFacts = {
       id,
       kind: 'stream',

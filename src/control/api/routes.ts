@@ -75,7 +75,11 @@ export const ROUTES = {
   'POST /v1/new-circuit': { summary: 'New streams take fresh circuits; the first of them.', answer: 'Circuit' },
   'GET /v1/streams': {
     summary: 'The streams open now, with their targets.',
-    query: { recent: { type: 'flag', help: '1: also the last few that ended, for some minutes.' } },
+    query: {
+      recent: { type: 'flag', help: '1: also the last few that ended, for some minutes.' },
+      kind: { type: 'choice', of: ['stream', 'datagrams', 'dns', 'packets'], help: 'Only this kind.' },
+      last: { type: 'integer', min: 1, max: 1000, help: 'Only the last so many that began.' },
+    },
     answer: 'Stream[]',
   },
   'DELETE /v1/streams/{id}': { summary: 'Resets a stream.', path: id('stream'), answer: 'Stream' },

@@ -6,7 +6,7 @@ import { useAct } from '../act.ts'
 import { ask } from '../api.ts'
 import { onEvent } from '../connection.ts'
 import { bytes, duration, latency, plural, words } from '../format.ts'
-import { circuitInUse, status } from '../node-state.ts'
+import { askForCircuit, circuitInUse, status } from '../node-state.ts'
 import { ActButton } from '../parts/act-button.tsx'
 import { Badge, Card } from '../parts/card.tsx'
 import { Draw } from '../parts/icons.tsx'
@@ -36,7 +36,7 @@ export function CircuitsPage(): JSX.Element {
       }),
     [],
   )
-  const act = useAct(() => ask('POST /v1/new-circuit'))
+  const act = useAct(askForCircuit)
   if (data === undefined)
     return error === null ? <Loading what="the circuits" lines={6} /> : <Failed error={error} again={() => void circuits.reload()} />
   if (status.data.value?.client === null) {

@@ -2,10 +2,10 @@ import type { JSX } from 'preact'
 import { useEffect } from 'preact/hooks'
 import type { NodeStatus } from '../../control/api-types.ts'
 import { useAct } from '../act.ts'
-import { ask } from '../api.ts'
 import { connection } from '../connection.ts'
 import { bytes, clock, countryName, duration, latency, list, plural } from '../format.ts'
-import { circuitInUse, circuits, latestStreams, measure, status, traffic } from '../node-state.ts'
+import { latestStreams, watchLatest } from '../latest-streams.ts'
+import { askForCircuit, circuitInUse, circuits, measure, status, traffic } from '../node-state.ts'
 import { ActButton } from '../parts/act-button.tsx'
 import { Badge, Card, Figure, Figures } from '../parts/card.tsx'
 import { CountryCard } from '../parts/country-choice.tsx'
@@ -92,7 +92,7 @@ const SAID_MS = 12_000
 
 function PathCard(): JSX.Element {
   const { data, error } = useResource(circuits)
-  const act = useAct(() => ask('POST /v1/new-circuit'))
+  const act = useAct(askForCircuit)
   const circuit = circuitInUse.value
   const open = circuit?.state === 'open' ? circuit.id : null
   useEffect(() => (open === null ? undefined : measure(open)), [open])
@@ -117,7 +117,7 @@ function PathCard(): JSX.Element {
     </ActButton>
   )
   return (
-    <Card title="Your circuit" class="path-card" aside={button}>
+    <Card title="Your circuit" number={circuit?.id} class="path-card" aside={button}>
       {circuit !== null ? (
         <>
           <PathDrawing circuit={circuit} target={last?.target ?? null} busy={busy} />
@@ -155,6 +155,7 @@ function PathCard(): JSX.Element {
 const SHOWN_REQUESTS = 8
 
 function RequestsCard(): JSX.Element {
+  useEffect(() => watchLatest(SHOWN_REQUESTS), [])
   const recent = latestStreams.value.slice(0, SHOWN_REQUESTS)
   const known = circuits.data.value ?? []
   const socks = status.data.value?.socks

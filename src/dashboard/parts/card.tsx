@@ -5,6 +5,8 @@ import { useId } from 'preact/hooks'
 /** A titled region of a page. */
 export function Card(props: {
   readonly title: string
+  /** Which one of those that have this title. */
+  readonly number?: number | undefined
   readonly aside?: ComponentChildren
   readonly class?: string
   readonly children: ComponentChildren
@@ -13,7 +15,10 @@ export function Card(props: {
   return (
     <section class={`card ${props.class ?? ''}`} aria-labelledby={id}>
       <header class="card-head">
-        <h2 id={id}>{props.title}</h2>
+        <h2 id={id}>
+          {props.title}
+          {props.number === undefined ? null : <span class="card-number"> {props.number}</span>}
+        </h2>
         {props.aside}
       </header>
       {props.children}

@@ -2,10 +2,11 @@ import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { lstatSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
-import { request } from 'node:http'
+import { createServer as createHttp, request } from 'node:http'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import packageJson from '../../../package.json' with { type: 'json' }
 import { type NodeId, ShallotError, silentLogger } from '../../../src/base/index.ts'
 import { ControlClient, type ControlServer, runningNodes, startControl } from '../../../src/control/index.ts'
 import type { NatFacts } from '../../../src/nat/index.ts'
@@ -72,6 +73,16 @@ describe('a client of the control API', () => {
     expect((await client().streams())[0]!.target).toBe('example.com:443')
     expect((await client().newCircuit()).id).toBe(7)
     expect(node.asked).toEqual(['circuits false', 'circuits true', 'relays exit', 'newCircuit'])
+  })
+
+  test('gets the streams of a kind, or the last that began', async () => {
+    const ids = async (query: string): Promise<unknown> =>
+      ((await ask('GET', `/v1/streams?${query}`)).body as unknown as { id: number }[]).map(({ id }) => id)
+    expect(await ids('recent=1')).toEqual([3, 2])
+    expect(await ids('recent=1&last=5')).toEqual([2, 3])
+    expect(await ids('recent=1&last=1')).toEqual([3])
+    expect(await ids('recent=1&kind=stream')).toEqual([3, 2])
+    expect(await ids('recent=1&kind=dns')).toEqual([])
   })
 
   test('is told how the node is reached, and has it reach for another', async () => {
@@ -149,6 +160,81 @@ describe('a client of the control API', () => {
     expect(seen).toEqual(['circuit-open', 'stopping'])
   })
 
+  test.each<[string, number, Record<string, string>, string, string, RegExp]>([
+    [
+      'another version that lacks the route',
+      404,
+      { 'shallot-version': '0.9.1' },
+      '{"error":{"code":"unknown-route","message":"no"}}',
+      'version-mismatch',
+      /runs Shallot 0\.9\.1, and this program is \S+: restart the node/,
+    ],
+    [
+      'an early version that lacks the route',
+      404,
+      {},
+      '{"error":{"code":"unknown-route","message":"no"}}',
+      'version-mismatch',
+      /another version of Shallot .*: restart the node/,
+    ],
+    ['another version that answers otherwise', 200, { 'shallot-version': '0.9.1' }, '{"id":5}', 'version-mismatch', /runs Shallot 0\.9\.1/],
+    ['another version with an answer that is no JSON', 200, { 'shallot-version': '9é' }, '<html>', 'version-mismatch', /runs Shallot 9\?,/],
+    ['what is no node', 200, {}, '<html>', 'version-mismatch', /or something else/],
+    [
+      'this version with an answer that is no JSON',
+      200,
+      { 'shallot-version': packageJson.version },
+      '{',
+      'control-failed',
+      /cannot be read/,
+    ],
+    [
+      'another version with another failure',
+      409,
+      { 'shallot-version': '0.9.1' },
+      '{"error":{"code":"not-a-client","message":"no"}}',
+      'not-a-client',
+      /^no$/,
+    ],
+    ['a proxy', 502, {}, 'bad gateway', 'control-failed', /answered 502/],
+  ])('is told what it has met: %s', async (_, status, headers, body, code, message) => {
+    const other = createHttp((_, response) => {
+      for (const [name, value] of Object.entries(headers)) response.setHeader(name, value)
+      response.writeHead(status).end(body)
+    }).listen(0, '127.0.0.1')
+    await once(other, 'listening')
+    const { port } = other.address() as { port: number }
+    const asked = new ControlClient(`127.0.0.1:${port}`, join(folder.path, 'control-token')).status()
+    await expect(asked).rejects.toMatchObject({ name: 'ShallotError', code, message: expect.stringMatching(message) })
+    other.close()
+  })
+
+  test('goes on with another version whose answer has what this one knows', async () => {
+    const answer = { ...fakeStatus, somethingNew: 1 }
+    const other = createHttp((_, response) => response.setHeader('shallot-version', '0.9.1').end(JSON.stringify(answer))).listen(
+      0,
+      '127.0.0.1',
+    )
+    await once(other, 'listening')
+    const { port } = other.address() as { port: number }
+    expect(await new ControlClient(`127.0.0.1:${port}`, join(folder.path, 'control-token')).status()).toEqual(answer)
+    other.close()
+  })
+
+  test.each(['a\nb: c', '', 'ü'])('is told of a file that holds no token: %j', async (text) => {
+    const file = join(folder.path, 'other-token')
+    writeFileSync(file, text)
+    const asked = new ControlClient(server.address, file).status()
+    await expect(asked).rejects.toMatchObject({ code: 'control-refused', message: expect.stringContaining(`${file} holds no token`) })
+  })
+
+  test('is told whose token is not taken, and what to do', async () => {
+    const file = join(folder.path, 'other-token')
+    writeFileSync(file, 'wrong\n')
+    const message = expect.stringMatching(`${server.address} does not take the token in ${file}.*--dir`)
+    await expect(new ControlClient(server.address, file).status()).rejects.toMatchObject({ code: 'control-refused', message })
+  })
+
   test('is told when no node runs there', async () => {
     const gone = client()
     await server.close()
@@ -207,6 +293,12 @@ describe('the control API refuses', () => {
 })
 
 describe('the control API', () => {
+  test('names its version in every answer to who may ask, and to nobody else', async () => {
+    expect((await ask('GET', '/v1/status')).headers['shallot-version']).toBe(packageJson.version)
+    expect((await ask('GET', '/v1/nothing')).headers['shallot-version']).toBe(packageJson.version)
+    expect((await ask('GET', '/v1/status', { authorization: 'Bearer x' })).headers['shallot-version']).toBeUndefined()
+  })
+
   test('keeps its token private and takes it away at the end', async () => {
     expect(statSync(join(folder.path, 'control-token')).mode & 0o777).toBe(0o600)
     const before = token()

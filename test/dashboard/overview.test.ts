@@ -1,0 +1,79 @@
+import type { Browser } from 'playwright-core'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { type LivelyDashboard, openLivelyDashboard } from '../support/lively-dashboard.ts'
+import { type OpenPage, openBrowser, openPage, reasonToSkip } from './open-page.ts'
+
+describe.skipIf(reasonToSkip !== null)(`the overview${reasonToSkip === null ? '' : ` (${reasonToSkip})`}`, () => {
+  let browser: Browser
+  let dashboard: LivelyDashboard
+  let open: OpenPage
+  beforeAll(async () => {
+    browser = await openBrowser()
+  })
+  afterAll(() => browser.close())
+  beforeEach(async () => {
+    dashboard = await openLivelyDashboard({ relays: 60, streams: 0, serving: false })
+    open = await openPage(browser, dashboard)
+  })
+  afterEach(async () => {
+    await open.context.close()
+    await dashboard.close()
+    expect(open.errors).toEqual([])
+  })
+
+  const shownPath = (): Promise<string[]> => open.page.locator('.stop-code').allTextContents()
+  const pathOf = (id: number): string[] =>
+    dashboard.node
+      .circuits(false)
+      .find((circuit) => circuit.id === id)!
+      .path.map(({ country }) => country!)
+  const request = (target: string) => open.page.locator('.requests li', { hasText: target })
+
+  test('draws the circuit that was asked for while a stream is still open on an older one', async () => {
+    const { page } = open
+    const stream = dashboard.node.openStream({ target: 'kept.example:443' })
+    await expect.poll(shownPath).toEqual(pathOf(stream.circuit!))
+    await page.getByRole('button', { name: 'New circuit' }).click()
+    const said = await page.getByText('New requests take fresh circuits').textContent()
+    const fresh = Number(/circuit (\d+)/.exec(said!)![1])
+    expect(fresh).not.toBe(stream.circuit)
+    expect(dashboard.node.circuits(false).find(({ id }) => id === stream.circuit)!.state).toBe('retired')
+    await expect.poll(shownPath).toEqual(pathOf(fresh))
+    // The number that the notice names is that of the drawing.
+    await page.getByRole('heading', { name: `Your circuit ${fresh}` }).waitFor()
+    await page.getByText('Your traffic comes out in').waitFor()
+    // It stays so when the answers have come anew.
+    await page.waitForTimeout(3500)
+    expect(await shownPath()).toEqual(pathOf(fresh))
+    dashboard.node.openStream({ target: 'next.example:443', circuit: fresh })
+    await expect.poll(() => page.locator('.stop-target').textContent()).toBe('next.example:443')
+  })
+
+  test('shows what a request that lasts has carried so far, and its end, though no event tells of it', async () => {
+    const stream = dashboard.node.openStream({ target: 'long.example:443', state: 'opening', bytesSent: 0, bytesReceived: 0 })
+    const row = request('long.example:443')
+    await row.getByText('opening').waitFor()
+    dashboard.node.changeStream(stream.id, { state: 'open', bytesReceived: 5 * 2 ** 20 })
+    await row.getByText('open', { exact: true }).waitFor()
+    await row.getByText(/^5\.\d\d MiB$/).waitFor()
+    const untold = dashboard.node.openStream({ target: 'untold.example:443' }, false)
+    await request('untold.example:443').waitFor()
+    dashboard.node.changeStream(stream.id, null)
+    dashboard.node.changeStream(untold.id, null)
+    await expect.poll(() => open.page.locator('.requests .badge').count(), { timeout: 8000 }).toBe(0)
+    expect(await open.page.locator('.requests li').count()).toBe(2)
+  })
+
+  test.each([
+    ['behind', -3_600_000],
+    ['ahead', 3_600_000],
+  ])('counts ages by the node’s clock where the browser’s is an hour %s', async (_, clockMs) => {
+    const elsewhere = await openPage(browser, dashboard, { clockMs })
+    const age = elsewhere.page.locator('.figure', { hasText: 'Age' }).locator('.figure-value')
+    await expect.poll(() => age.textContent()).toMatch(/^([1-9]\d? s|[1-9] min( \d+ s)?)$/)
+    const before = await age.textContent()
+    await expect.poll(() => age.textContent(), { timeout: 5000 }).not.toBe(before)
+    await elsewhere.context.close()
+    expect(elsewhere.errors).toEqual([])
+  })
+})
