@@ -30,6 +30,11 @@ export async function findNode(choice: NodeChoice): Promise<ControlClient> {
   const running = await runningNodes()
   if (choice.control !== undefined) {
     const address = choice.control.startsWith('unix:') ? resolve(choice.control.slice('unix:'.length)) : choice.control
+    if (!address.startsWith('/') && !/^(\[[0-9a-f:.]+\]|[0-9.]+):\d{1,5}$/i.test(address))
+      throw new ShallotError('usage', `--control is ${JSON.stringify(choice.control)}; it must be unix:PATH or ADDRESS:PORT`, {
+        kind: 'usage',
+        retry: 'never',
+      })
     const known = running.find((node) => node.address === address)
     const tokenFile = choice.dir !== undefined ? join(resolve(choice.dir), TOKEN_FILE) : known?.tokenFile
     if (tokenFile === undefined) throw notRunning(`no node of this user says that it answers at ${address}; name its directory with --dir`)

@@ -1,8 +1,10 @@
 import { readFile } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
+import packageJson from '../../package.json' with { type: 'json' }
 import { messageOf, ShallotError } from '../base/index.ts'
 import { isErrno } from '../store/index.ts'
 import type * as Api from './api-types.ts'
+import { VERSION_HEADER } from './messages.ts'
 
 // Not `import`: docs/decisions/2026-11-20-memory-of-a-node.md
 const { request } = process.getBuiltinModule('node:http')
@@ -24,9 +26,12 @@ export interface EventQuery {
   readonly sub?: string
 }
 
+/** What a node that knows another set of routes, or of what they take, says. */
+const STRANGE = ['unknown-route', 'wrong-method', 'unknown-parameter', 'bad-parameter', 'bad-body']
+
 /**
- * Asks a running node. Every method throws a ShallotError: 'node-not-running', 'control-refused' (token), 'control-failed', or
- * the code the node answered with.
+ * Asks a running node. Every method throws a ShallotError: 'node-not-running', 'control-refused' (token), 'version-mismatch' (the node runs another
+ * version, and does not know what is asked or answers something else), 'control-failed', or the code the node answered with.
  */
 export class ControlClient {
   /** "ADDRESS:PORT" or the path of a socket. */
@@ -161,14 +166,25 @@ export class ControlClient {
     const [method, pattern] = route.split(' ') as [string, string]
     const target = pattern.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(path[name])))
     const response = await this.#open(method, target + queryText(query), AbortSignal.timeout(TIMEOUT_MS), body)
-    return JSON.parse(await textOf(response)) as Api.ApiAnswers[R]
+    const text = await textOf(response).catch((error) => {
+      throw lost(this.address, error)
+    })
+    let answer: unknown
+    try {
+      answer = JSON.parse(text)
+    } catch (error) {
+      throw this.#strange(response, error)
+    }
+    // Loaded only then: it is the whole document.
+    if (isOther(response) && !(await import('./api/fitting.ts')).fitsAnswer(route, answer)) throw this.#strange(response)
+    return answer as Api.ApiAnswers[R]
   }
 
   async #open(method: string, path: string, signal: AbortSignal, body?: unknown): Promise<IncomingMessage> {
     const token = await this.#token()
     const socket = this.address.startsWith('/')
     const response = await new Promise<IncomingMessage>((done, fail) => {
-      request(
+      const asked = request(
         {
           ...(socket
             ? { socketPath: this.address }
@@ -188,16 +204,44 @@ export class ControlClient {
         },
         done,
       )
-        .once('error', (error) => fail(lost(this.address, error)))
-        .end(body === undefined ? undefined : JSON.stringify(body))
+      asked.once('error', fail).end(body === undefined ? undefined : JSON.stringify(body))
+    }).catch((error) => {
+      throw lost(this.address, error)
     })
-    if (response.statusCode !== undefined && response.statusCode < 300) return response
-    throw problemOf(response.statusCode ?? 0, await textOf(response).catch(() => ''))
+    const status = response.statusCode ?? 0
+    if (status >= 200 && status < 300) return response
+    const problem = problemOf(status, await textOf(response).catch(() => ''))
+    if (status === 401) throw this.#refused()
+    throw STRANGE.includes(problem.code) && isOther(response) ? this.#strange(response, problem) : problem
+  }
+
+  /** The node that answers is not the one whose token this is. */
+  #refused(): ShallotError {
+    const message = `the node at ${this.address} does not take the token in ${this.#tokenFile}: that is another node's, or one of an earlier start. Name the directory of the node that runs there with --dir`
+    return new ShallotError('control-refused', message, { kind: 'host', retry: 'never' })
+  }
+
+  /** What answers does not speak as this program does. */
+  #strange(response: IncomingMessage, cause?: unknown): ShallotError {
+    const version = response.headers[VERSION_HEADER]
+    if (!isOther(response)) {
+      return new ShallotError('control-failed', `the node at ${this.address} gave an answer that cannot be read`, {
+        kind: 'process',
+        retry: 'later',
+        cause,
+      })
+    }
+    const message =
+      version === undefined
+        ? `what answers at ${this.address} is another version of Shallot than this program (${packageJson.version}), or something else: restart the node`
+        : `the node at ${this.address} runs Shallot ${shown(String(version))}, and this program is ${packageJson.version}: restart the node, so that both are the same`
+    return new ShallotError('version-mismatch', message, { kind: 'process', retry: 'never', cause })
   }
 
   async #token(): Promise<string> {
     try {
-      return (await readFile(this.#tokenFile, 'utf8')).trim()
+      const token = (await readFile(this.#tokenFile, 'utf8')).trim()
+      if (TOKEN_FORM.test(token)) return token
     } catch (error) {
       if (isErrno(error, 'ENOENT', 'ENOTDIR')) throw notRunning(this.address, error)
       throw new ShallotError(
@@ -210,7 +254,24 @@ export class ControlClient {
         },
       )
     }
+    throw new ShallotError('control-refused', `${this.#tokenFile} holds no token; the node writes another when it is started again`, {
+      kind: 'host',
+      retry: 'never',
+    })
   }
+}
+
+/** What the server takes for a token. */
+const TOKEN_FORM = /^[\x21-\x7e]{1,200}$/
+
+/** Whether another version of the program answered; the earliest said nothing of theirs. */
+function isOther({ headers }: IncomingMessage): boolean {
+  return headers[VERSION_HEADER] !== packageJson.version
+}
+
+/** A version in a header from outside: short, and nothing that moves a cursor. */
+function shown(text: string): string {
+  return text.slice(0, 30).replace(/[^\x21-\x7e]/g, '?')
 }
 
 function queryText(values: Values): string {

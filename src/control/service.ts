@@ -1,13 +1,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { z } from 'zod'
 import { type Logger, messageOf, ShallotError } from '../base/index.ts'
-import { ConfigError, type NodeControl, type VpnSession } from '../node/index.ts'
+import { ConfigError, type NodeControl, VERSION, type VpnSession } from '../node/index.ts'
 import { bodies } from './api/bodies.ts'
 import { ROUTES, type Route, type RouteName } from './api/routes.ts'
 import type * as Api from './api-types.ts'
 import { EventFeed } from './event-feed.ts'
 import { type Call, checkAddresses, handlers } from './handlers.ts'
 import { MAX_BODY_BYTES, MAX_UNREAD_BODY_BYTES, Refusal, readBody, refuse, send, targetOf } from './http.ts'
+import { VERSION_HEADER } from './messages.ts'
 import { type Parameters, readParameter, readQuery } from './parameters.ts'
 
 /** Who asks, as far as the listener has found out. */
@@ -61,7 +62,10 @@ export class ControlService {
   /** Answers one request. @param admit says who asks, and throws a Refusal for whoever may not */
   async handle(request: IncomingMessage, response: ServerResponse, admit: (request: IncomingMessage) => Caller): Promise<void> {
     try {
-      await this.#answer(request, response, admit(request))
+      const caller = admit(request)
+      // Only for who may ask: what runs here is nobody else's business.
+      response.setHeader(VERSION_HEADER, VERSION)
+      await this.#answer(request, response, caller)
     } catch (error) {
       refuse(response, this.#refusalOf(error))
     }

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { VERSION_HEADER } from '../messages.ts'
 import { events } from './events.ts'
 import './bodies.ts'
 import './facts.ts'
@@ -17,6 +18,9 @@ named('Document', 'An OpenAPI 3.1 document.', z.record(z.string(), z.unknown()))
 
 type Json = Record<string, unknown>
 const ref = (name: string): Json => ({ $ref: `#/components/schemas/${name}` })
+
+/** Of every answer. */
+const HEADERS: Json = { [VERSION_HEADER]: { $ref: '#/components/headers/Version' } }
 
 /** The OpenAPI 3.1 document of the API. */
 export function apiDocument(): Json {
@@ -61,6 +65,12 @@ export function apiDocument(): Json {
           description: "The line of the file control-token in the node's directory, or the token of a session.",
         },
       },
+      headers: {
+        Version: {
+          description: 'The version of the program that the node runs. Absent where the token was not good.',
+          schema: { type: 'string', examples: ['0.1.0'] },
+        },
+      },
       schemas: Object.fromEntries(Object.entries(schemas).sort(([a], [b]) => (a < b ? -1 : 1))),
     },
   }
@@ -85,8 +95,8 @@ function operation(name: string, route: Route): Json {
     ...(parameters.length === 0 ? {} : { parameters }),
     ...(route.body === undefined ? {} : { requestBody: { required: true, content: { 'application/json': { schema: ref(route.body) } } } }),
     responses: {
-      [status]: { description: 'Done.', content: { [contentType(route)]: { schema: answerSchema(route.answer) } } },
-      default: { description: 'It could not be done.', content: { 'application/json': { schema: ref('Problem') } } },
+      [status]: { description: 'Done.', headers: HEADERS, content: { [contentType(route)]: { schema: answerSchema(route.answer) } } },
+      default: { description: 'It could not be done.', headers: HEADERS, content: { 'application/json': { schema: ref('Problem') } } },
     },
   }
 }

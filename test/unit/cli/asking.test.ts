@@ -93,6 +93,10 @@ describe('a running node is found by itself', () => {
     expect((await cli(['status', '--json', '--dir', folder.path])).code).toBe(0)
     expect(JSON.parse((await cli(['status', '--json', '--control', control.address])).stdout).control).toBe(control.address)
     expect((await cli(['status', '--control', '127.0.0.1:1'])).code).toBe(1)
+    expect(await cli(['status', '--control', 'nonsense', '--dir', folder.path])).toMatchObject({
+      code: 2,
+      log: expect.stringContaining('it must be unix:PATH or ADDRESS:PORT'),
+    })
   })
 
   test('that of another user by its directory alone, for whoever may read that', async () => {
