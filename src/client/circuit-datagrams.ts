@@ -1,5 +1,5 @@
 import type { Target } from '../onion/index.ts'
-import type { StreamFacts } from './circuit-facts.ts'
+import type { StreamEnd, StreamFacts } from './circuit-facts.ts'
 import { newStreamNumber, type StreamTold } from './open-streams.ts'
 
 interface Association {
@@ -53,32 +53,32 @@ export class CircuitDatagrams {
 
   /** Given back from this side. False when it is over already. */
   delete(id: number): boolean {
-    return this.#take(id) !== undefined
+    return this.#take(id, 'done') !== undefined
   }
 
-  /** The other side has closed it. */
-  closed(id: number): void {
-    this.#take(id)?.closed()
+  /** The other side has closed it, or `end`. */
+  closed(id: number, end: StreamEnd = 'done'): void {
+    this.#take(id, end)?.closed()
   }
 
   /** The circuit is gone. */
   lost(): void {
-    for (const id of [...this.#associations.keys()]) this.closed(id)
+    for (const id of [...this.#associations.keys()]) this.closed(id, 'circuit-lost')
   }
 
   facts(): StreamFacts[] {
-    return [...this.#associations.values()].map(factsOf)
+    return [...this.#associations.values()].map((association) => factsOf(association))
   }
 
-  #take(id: number): Association | undefined {
+  #take(id: number, end: StreamEnd): Association | undefined {
     const association = this.#associations.get(id)
     if (!association) return undefined
     this.#associations.delete(id)
-    this.#told('closed', factsOf(association))
+    this.#told('closed', factsOf(association, end))
     return association
   }
 }
 
-function factsOf({ number, openedAt, bytesIn, bytesOut }: Association): StreamFacts {
-  return { id: number, kind: 'datagrams', target: null, openedAt, state: 'open', bytesIn, bytesOut }
+function factsOf({ number, openedAt, bytesIn, bytesOut }: Association, end: StreamEnd | null = null): StreamFacts {
+  return { id: number, kind: 'datagrams', target: null, openedAt, state: 'open', end, bytesIn, bytesOut }
 }

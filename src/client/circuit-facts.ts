@@ -1,5 +1,5 @@
 import { type NodeId, ShallotError } from '../base/index.ts'
-import type { CloseReason, OnionPublicKey, Target } from '../onion/index.ts'
+import type { CloseReason, EndReason, OnionPublicKey, Target } from '../onion/index.ts'
 
 /** A relay of a path, as a circuit needs it. */
 export interface CircuitHop {
@@ -29,6 +29,9 @@ export class CircuitBuildError extends ShallotError {
   }
 }
 
+/** How a stream ended: what the exit said, `circuit-lost`, or `aborted`: given up from this side before the other had ended it. */
+export type StreamEnd = EndReason | 'aborted'
+
 /** A stream as `shallot streams` shows it. */
 export interface StreamFacts {
   readonly id: number
@@ -39,6 +42,8 @@ export interface StreamFacts {
   /** Monotonic ms. */
   readonly openedAt: number
   readonly state: 'connecting' | 'open'
+  /** Null while it has not ended. */
+  readonly end: StreamEnd | null
   readonly bytesIn: number
   readonly bytesOut: number
 }

@@ -10,7 +10,7 @@ import {
   type PacketPort,
   type PacketPortHandlers,
 } from '../packet/index.ts'
-import type { StreamFacts } from './circuit-facts.ts'
+import type { StreamEnd, StreamFacts } from './circuit-facts.ts'
 import { newStreamNumber, type StreamTold } from './open-streams.ts'
 import type { PacketLease } from './service.ts'
 import { StreamError } from './stream-error.ts'
@@ -77,15 +77,15 @@ export class CircuitPackets {
 
   /** The other side has closed it, or refused. False when it was given back meanwhile. */
   closed(stream: number, reason: EndReason): boolean {
-    const lease = this.#take(stream)
+    const lease = this.#take(stream, reason)
     if (!lease) return false
     lease.port?.end(reason === 'done' ? null : new StreamError(reason))
     return true
   }
 
   /** Given back from this side. */
-  close(stream: number): void {
-    if (this.#take(stream)) this.#circuit.close(stream)
+  close(stream: number, end: StreamEnd = 'done'): void {
+    if (this.#take(stream, end)) this.#circuit.close(stream)
   }
 
   /** Ends the lease that people see under this number. False when there is none. */
@@ -93,7 +93,7 @@ export class CircuitPackets {
     const found = [...this.#leases].find(([, lease]) => lease.number === number)
     if (!found) return false
     const [stream, { port }] = found
-    this.close(stream)
+    this.close(stream, 'aborted')
     port?.end(new StreamError('aborted'))
     return true
   }
@@ -104,25 +104,26 @@ export class CircuitPackets {
   }
 
   facts(): StreamFacts[] {
-    return [...this.#leases.values()].map(factsOf)
+    return [...this.#leases.values()].map((lease) => factsOf(lease))
   }
 
-  #take(stream: number): Lease | undefined {
+  #take(stream: number, end: StreamEnd): Lease | undefined {
     const lease = this.#leases.get(stream)
     if (!lease) return undefined
     this.#leases.delete(stream)
-    this.#circuit.told('closed', factsOf(lease))
+    this.#circuit.told('closed', factsOf(lease, end))
     return lease
   }
 }
 
-function factsOf({ number, openedAt, port }: Lease): StreamFacts {
+function factsOf({ number, openedAt, port }: Lease, end: StreamEnd | null = null): StreamFacts {
   return {
     id: number,
     kind: 'packets',
     target: null,
     openedAt,
     state: port === null ? 'connecting' : 'open',
+    end,
     bytesIn: port?.stats.receivedBytes ?? 0,
     bytesOut: port?.stats.sentBytes ?? 0,
   }

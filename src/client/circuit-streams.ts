@@ -1,5 +1,5 @@
 import type { BatchMemory, CellBatch, ClientCircuitMachine, EndReason, Target } from '../onion/index.ts'
-import type { StreamFacts } from './circuit-facts.ts'
+import type { StreamEnd, StreamFacts } from './circuit-facts.ts'
 import { CircuitStream } from './circuit-stream.ts'
 import { OpenStreams, type StreamTold } from './open-streams.ts'
 import { StreamError } from './stream-error.ts'
@@ -89,7 +89,7 @@ export class CircuitStreams {
     const stream = this.#open.get(id)
     if (!stream) return false
     if (reason === 'done') stream.remoteDone = true
-    if (reason !== 'done' || stream.localDone) this.#forget(id)
+    if (reason !== 'done' || stream.localDone) this.#forget(id, reason === 'done' && !stream.isConnected ? 'reset' : reason)
     this.connecting.reject(id, new StreamError(reason === 'done' ? 'reset' : reason))
     stream.duplex.receiveEnd(reason)
     return true
@@ -98,7 +98,7 @@ export class CircuitStreams {
   /** The circuit is over, and every stream with it. */
   lost(): void {
     this.connecting.rejectAll(new StreamError('circuit-lost'))
-    for (const { duplex } of this.#open.clear()) duplex.receiveEnd('circuit-lost')
+    for (const { duplex } of this.#open.clear('circuit-lost')) duplex.receiveEnd('circuit-lost')
   }
 
   #offer(id: number, bytes: Uint8Array): boolean {
@@ -115,7 +115,7 @@ export class CircuitStreams {
     if (!stream || this.#m.isOver()) return
     if (reason === 'done') stream.localDone = true
     this.#m.machine.end(id, reason)
-    if (reason !== 'done' || stream.remoteDone) this.#forget(id)
+    if (reason !== 'done' || stream.remoteDone) this.#forget(id, reason === 'done' ? 'done' : 'aborted')
     this.#m.flushSoon()
   }
 
@@ -125,7 +125,7 @@ export class CircuitStreams {
     this.#m.flushSoon()
   }
 
-  #forget(id: number): void {
-    if (this.#open.delete(id)) this.#m.streamEnded()
+  #forget(id: number, end: StreamEnd): void {
+    if (this.#open.delete(id, end)) this.#m.streamEnded()
   }
 }

@@ -1,5 +1,5 @@
 import type { Target } from '../onion/index.ts'
-import type { StreamFacts } from './circuit-facts.ts'
+import type { StreamEnd, StreamFacts } from './circuit-facts.ts'
 import type { CircuitStream } from './circuit-stream.ts'
 
 /** Streams, associations and leases of this process are counted, whatever circuit they are on. */
@@ -67,33 +67,34 @@ export class OpenStreams {
   }
 
   /** False when there is no such stream. */
-  delete(id: number): boolean {
+  delete(id: number, end: StreamEnd): boolean {
     const stream = this.#streams.get(id)
     if (!stream) return false
     this.#streams.delete(id)
-    this.#told('closed', factsOf(stream))
+    this.#told('closed', factsOf(stream, end))
     return true
   }
 
   /** Forgets all, and gives them. */
-  clear(): OpenStream[] {
+  clear(end: StreamEnd): OpenStream[] {
     const all = [...this.#streams]
-    for (const [id] of all) this.delete(id)
+    for (const [id] of all) this.delete(id, end)
     return all.map(([, stream]) => stream)
   }
 
   facts(): StreamFacts[] {
-    return [...this.#streams.values()].map(factsOf)
+    return [...this.#streams.values()].map((stream) => factsOf(stream))
   }
 }
 
-function factsOf({ number, openedAt, duplex, target, isConnected }: OpenStream): StreamFacts {
+function factsOf({ number, openedAt, duplex, target, isConnected }: OpenStream, end: StreamEnd | null = null): StreamFacts {
   return {
     id: number,
     kind: target === null ? 'dns' : 'stream',
     target,
     openedAt,
     state: isConnected ? 'open' : 'connecting',
+    end,
     bytesIn: duplex.bytesIn,
     bytesOut: duplex.bytesOut,
   }

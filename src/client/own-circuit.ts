@@ -177,7 +177,7 @@ export class OwnCircuit {
     const association = this.#datagrams.numbered(number)
     if (association !== undefined) {
       this.#machine.closeDatagrams(association)
-      this.#datagrams.closed(association)
+      this.#datagrams.closed(association, 'aborted')
       this.#schedule()
       this.#m.streamEnded()
       return true

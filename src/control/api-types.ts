@@ -137,6 +137,19 @@ export type Event =
       /** Milliseconds since 1970. */
       readonly at: number
     }
+export type StreamEnd =
+  | 'done'
+  | 'reset'
+  | 'refused'
+  | 'unreachable'
+  | 'timeout'
+  | 'resolve-failed'
+  | 'policy'
+  | 'resource-limit'
+  | 'not-exit'
+  | 'internal'
+  | 'circuit-lost'
+  | 'aborted'
 export type ServingRole = 'guard' | 'middle' | 'exit' | 'relay' | 'bootstrap'
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace'
 export type Role = 'client' | 'guard' | 'middle' | 'exit' | 'relay' | 'bootstrap'
@@ -203,6 +216,7 @@ export interface ApiSchemas {
   readonly Stopping: Stopping
   readonly Stream: Stream
   readonly StunStats: StunStats
+  readonly StreamEnd: StreamEnd
   readonly TrafficSample: TrafficSample
   readonly ViewCount: ViewCount
   readonly VpnFacts: VpnFacts
@@ -303,6 +317,8 @@ export interface Stream {
   readonly openedAt: number
   readonly closedAt: number | null
   readonly bytesSent: number
+  /** How it ended; null while it is not closed. */
+  readonly end: StreamEnd | null
   readonly bytesReceived: number
 }
 export interface Guard {

@@ -153,6 +153,7 @@ export function streamFactsOf(stream: PoolStreamFacts, entry: PooledCircuit, clo
 
 /** Enough of an isolation key to tell two apart. */
 function isolationShown({ isolation }: PooledCircuit): string | null {
+    end: stream.end,
   return isolation === null ? null : isolation.slice(0, 8)
 }
 

@@ -1,4 +1,5 @@
 import type { NodeId } from '../base/index.ts'
+import type { StreamEnd } from '../client/index.ts'
 import type { Role, ServingRole } from '../directory/index.ts'
 import type { NatFacts, ReachFacts, RelayServerStats, StunServerStats } from '../nat/index.ts'
 import type { CloseReason } from '../onion/index.ts'
@@ -399,3 +400,5 @@ export type NodeEvent =
   | { readonly type: 'warning-over'; readonly at: number; readonly code: string }
   | { readonly type: 'draining'; readonly at: number; readonly until: number }
   | { readonly type: 'stopping'; readonly at: number }
+  /** How it ended: `done` in order, `aborted` from this side. Null while it is not closed. */
+  readonly end: StreamEnd | null

@@ -155,7 +155,7 @@ export class RunningNode implements NodeControl {
   closeStream(id: number): StreamFacts | null {
     const stream = this.streams().find((one) => one.id === id)
     if (!stream || !this.#p.client?.pool.closeStream(id)) return null
-    return { ...stream, state: 'closed', closedAt: this.#p.clocks.wall() }
+    return { ...stream, state: 'closed', closedAt: this.#p.clocks.wall(), end: 'aborted' }
   }
 
   get logs(): NodeLogs {

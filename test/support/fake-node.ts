@@ -129,6 +129,7 @@ export const fakeStream: StreamFacts = {
   openedAt: Date.now() - 1000,
   closedAt: null,
   bytesSent: 100,
+  end: null,
   bytesReceived: 20_000,
 }
 

@@ -324,6 +324,7 @@ export class LivelyNode extends FakeNode {
       state: 'open',
       openedAt,
       closedAt: null,
+      end: null,
       bytesSent: 800 + Math.floor(this.#random() * 4000),
       bytesReceived: Math.floor(this.#random() * 400_000),
     }
@@ -332,7 +333,7 @@ export class LivelyNode extends FakeNode {
   }
 
   #tellEnded(stream: StreamFacts): void {
-    const ended: StreamFacts = { ...stream, state: 'closed', closedAt: Date.now() }
+    const ended: StreamFacts = { ...stream, state: 'closed', closedAt: Date.now(), end: stream.end ?? 'done' }
     this.#ended = [...this.#ended.slice(-49), ended]
     this.emit({ type: 'stream-closed', at: Date.now(), stream: ended })
   }

@@ -306,6 +306,25 @@ export const relay = named(
   'Relay',
   'A relay of the view.',
   z.object({
+export const streamEnd = named(
+  'StreamEnd',
+  'How a stream ended: done: in order; aborted: from this side; circuit-lost: with its circuit; everything else is what the exit said.',
+  z.enum([
+    'done',
+    'reset',
+    'refused',
+    'unreachable',
+    'timeout',
+    'resolve-failed',
+    'policy',
+    'resource-limit',
+    'not-exit',
+    'internal',
+    'circuit-lost',
+    'aborted',
+  ]),
+)
+
     id: nodeId,
     roles: z.array(servingRole),
     addresses: z.array(z.string()),
@@ -318,6 +337,7 @@ export const relay = named(
     firstSeenAt: time,
     publishedAt: time,
     expiresAt: time,
+    end: streamEnd.nullable().describe('How it ended; null while it is not closed.'),
     software: z.string(),
     exitPorts: z.string().nullable(),
     family: z.array(nodeId),

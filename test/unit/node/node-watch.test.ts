@@ -13,6 +13,7 @@ const stream = (id: number): PoolStreamFacts => ({
   target: { host: 'example.com', port: 443 },
   openedAt: 0,
   state: 'open',
+  end: null,
   bytesIn: 5,
   bytesOut: 3,
 })
@@ -28,10 +29,10 @@ describe('the log of streams', () => {
   test('tells of each, with where it goes and a short isolation key', () => {
     const { events, log } = start()
     log.note('stream-open', circuit, stream(1))
-    log.note('stream-closed', circuit, stream(1))
+    log.note('stream-closed', circuit, { ...stream(1), end: 'refused' })
     expect(events).toMatchObject([
-      { type: 'stream-open', stream: { target: 'example.com:443', isolation: '01234567', circuit: 7, closedAt: null } },
-      { type: 'stream-closed', stream: { state: 'closed', bytesSent: 3, bytesReceived: 5 } },
+      { type: 'stream-open', stream: { target: 'example.com:443', isolation: '01234567', circuit: 7, closedAt: null, end: null } },
+      { type: 'stream-closed', stream: { state: 'closed', end: 'refused', bytesSent: 3, bytesReceived: 5 } },
     ])
   })
 
