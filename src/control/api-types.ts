@@ -215,8 +215,8 @@ export interface ApiSchemas {
   readonly SettingsChanged: SettingsChanged
   readonly Stopping: Stopping
   readonly Stream: Stream
-  readonly StunStats: StunStats
   readonly StreamEnd: StreamEnd
+  readonly StunStats: StunStats
   readonly TrafficSample: TrafficSample
   readonly ViewCount: ViewCount
   readonly VpnFacts: VpnFacts
@@ -316,9 +316,9 @@ export interface Stream {
   /** Milliseconds since 1970. */
   readonly openedAt: number
   readonly closedAt: number | null
-  readonly bytesSent: number
   /** How it ended; null while it is not closed. */
   readonly end: StreamEnd | null
+  readonly bytesSent: number
   readonly bytesReceived: number
 }
 export interface Guard {

@@ -146,6 +146,7 @@ export function streamFactsOf(stream: PoolStreamFacts, entry: PooledCircuit, clo
     state: stream.state === 'connecting' ? 'opening' : 'open',
     openedAt: wallTime(clocks, stream.openedAt),
     closedAt: null,
+    end: stream.end,
     bytesSent: stream.bytesOut,
     bytesReceived: stream.bytesIn,
   }
@@ -153,7 +154,6 @@ export function streamFactsOf(stream: PoolStreamFacts, entry: PooledCircuit, clo
 
 /** Enough of an isolation key to tell two apart. */
 function isolationShown({ isolation }: PooledCircuit): string | null {
-    end: stream.end,
   return isolation === null ? null : isolation.slice(0, 8)
 }
 

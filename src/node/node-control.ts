@@ -379,6 +379,8 @@ export interface StreamFacts {
   readonly openedAt: number
   /** Null while it is not closed. */
   readonly closedAt: number | null
+  /** How it ended: `done` in order, `aborted` from this side. Null while it is not closed. */
+  readonly end: StreamEnd | null
   readonly bytesSent: number
   readonly bytesReceived: number
 }
@@ -400,5 +402,3 @@ export type NodeEvent =
   | { readonly type: 'warning-over'; readonly at: number; readonly code: string }
   | { readonly type: 'draining'; readonly at: number; readonly until: number }
   | { readonly type: 'stopping'; readonly at: number }
-  /** How it ended: `done` in order, `aborted` from this side. Null while it is not closed. */
-  readonly end: StreamEnd | null

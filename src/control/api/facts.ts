@@ -285,27 +285,6 @@ export const circuit = named(
   }),
 )
 
-export const stream = named(
-  'Stream',
-  'A stream, a datagram association or a lease of this client.',
-  z.object({
-    id: count,
-    kind: z.enum(['stream', 'datagrams', 'dns', 'packets']),
-    target: z.string().nullable().describe('HOST:PORT; for the person at this machine only. Null for every other kind than stream.'),
-    circuit: count.nullable(),
-    isolation: z.string().nullable(),
-    state: z.enum(['waiting', 'opening', 'open', 'closing', 'closed']),
-    openedAt: time,
-    closedAt: time.nullable(),
-    bytesSent: count,
-    bytesReceived: count,
-  }),
-)
-
-export const relay = named(
-  'Relay',
-  'A relay of the view.',
-  z.object({
 export const streamEnd = named(
   'StreamEnd',
   'How a stream ended: done: in order; aborted: from this side; circuit-lost: with its circuit; everything else is what the exit said.',
@@ -325,6 +304,28 @@ export const streamEnd = named(
   ]),
 )
 
+export const stream = named(
+  'Stream',
+  'A stream, a datagram association or a lease of this client.',
+  z.object({
+    id: count,
+    kind: z.enum(['stream', 'datagrams', 'dns', 'packets']),
+    target: z.string().nullable().describe('HOST:PORT; for the person at this machine only. Null for every other kind than stream.'),
+    circuit: count.nullable(),
+    isolation: z.string().nullable(),
+    state: z.enum(['waiting', 'opening', 'open', 'closing', 'closed']),
+    openedAt: time,
+    closedAt: time.nullable(),
+    end: streamEnd.nullable().describe('How it ended; null while it is not closed.'),
+    bytesSent: count,
+    bytesReceived: count,
+  }),
+)
+
+export const relay = named(
+  'Relay',
+  'A relay of the view.',
+  z.object({
     id: nodeId,
     roles: z.array(servingRole),
     addresses: z.array(z.string()),
@@ -337,7 +338,6 @@ export const streamEnd = named(
     firstSeenAt: time,
     publishedAt: time,
     expiresAt: time,
-    end: streamEnd.nullable().describe('How it ended; null while it is not closed.'),
     software: z.string(),
     exitPorts: z.string().nullable(),
     family: z.array(nodeId),
