@@ -314,7 +314,7 @@ export class LivelyNode extends FakeNode {
   #open(openedAt: number): StreamFacts {
     const id = this.#nextStream++
     const open = this.#circuits.filter(({ state }) => state === 'open')
-    const circuit = open[id % open.length]!
+    const circuit = open[id % open.length] ?? this.#build()
     const stream: StreamFacts = {
       id,
       kind: 'stream',
