@@ -108,8 +108,9 @@ export function bytesText(bytes: number): string {
   return `${unit === 0 || value >= 99.95 ? Math.round(value) : value.toPrecision(value >= 9.995 ? 3 : 2)} ${units[unit]}`
 }
 
-/** "850 ms", "12 s", "3 min 20 s", "5 h 3 min", "12 d 4 h". */
-export function durationText(ms: number): string {
+/** "850 ms", "12 s", "3 min 20 s", "5 h 3 min", "12 d 4 h"; nothing lasts less than 0. */
+export function durationText(given: number): string {
+  const ms = Math.max(0, given)
   if (ms < 1000) return `${Math.round(ms)} ms`
   const seconds = Math.floor(ms / 1000)
   const parts: readonly (readonly [number, string])[] = [

@@ -1,4 +1,4 @@
-import type { Clocks } from './facts.ts'
+import { type Clocks, wallTime } from './facts.ts'
 
 /** How a serving node is doing while it leaves. */
 export interface DrainFacts {
@@ -31,7 +31,6 @@ const NOTICE_MS = 1_000
 /** A node that leaves: it ends when its last circuit does, or at the limit. */
 export class Drain {
   readonly #m: DrainModules
-  readonly #since: number
   /** Monotonic ms. */
   readonly #begunAt: number
   #untilAt: number
@@ -40,7 +39,6 @@ export class Drain {
   /** Begins at once. */
   constructor(modules: DrainModules, limitMs: number) {
     this.#m = modules
-    this.#since = modules.clocks.wall()
     this.#begunAt = modules.clocks.now()
     this.#untilAt = this.#begunAt + limitMs
     modules.leave()
@@ -54,8 +52,8 @@ export class Drain {
 
   facts(): DrainFacts {
     return {
-      since: this.#since,
-      until: Math.round(this.#since + this.#untilAt - this.#begunAt),
+      since: wallTime(this.#m.clocks, this.#begunAt),
+      until: wallTime(this.#m.clocks, this.#untilAt),
       circuitsLeft: this.#m.circuits(),
     }
   }

@@ -20,6 +20,13 @@ export function wallTime(clocks: Clocks, at: number): number {
   return Math.round(clocks.wall() - (clocks.now() - at))
 }
 
+/** When something began that begins now, and for how long it lasts at each later call: a clock that is set meanwhile does not matter. */
+export function lifeFrom(clocks: Clocks): () => { readonly startedAt: number; readonly uptimeMs: number } {
+  const startedAt = clocks.wall()
+  const begunAt = clocks.now()
+  return () => ({ startedAt, uptimeMs: Math.round(clocks.now() - begunAt) })
+}
+
 export function circuitFacts(entry: PooledCircuit, view: View, countries: RelayCountries, clocks: Clocks, why: boolean): CircuitFacts {
   const established = entry.circuit?.hops ?? 0
   const rtts = entry.circuit?.hopRttsMs() ?? []

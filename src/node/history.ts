@@ -23,6 +23,7 @@ export class History {
     this.#before = now
     const since = Object.fromEntries(COUNTS.map((key) => [key, Math.max(0, now[key] - before[key])]))
     const sample: TrafficSample = { ...now, ...since, at }
+    putBefore(this.#samples, at)
     this.#samples.push(sample)
     if (this.#samples.length > MAX_SAMPLES) this.#samples.shift()
     return sample
@@ -32,6 +33,7 @@ export class History {
   countView(at: number, count: () => Omit<ViewCount, 'at'>): void {
     const last = this.#counts.at(-1)
     if (last !== undefined && at >= last.at && at - last.at < COUNT_INTERVAL_MS) return
+    putBefore(this.#counts, at)
     this.#counts.push({ at, ...count() })
     if (this.#counts.length > MAX_COUNTS) this.#counts.shift()
   }
@@ -44,4 +46,12 @@ export class History {
   counts(): readonly ViewCount[] {
     return [...this.#counts]
   }
+}
+
+/** A clock that was put back: what was noted before it is dated again, as long ago as it was, so that times rise. */
+function putBefore(noted: { at: number }[], at: number): void {
+  const last = noted.at(-1)
+  if (last === undefined || at > last.at) return
+  const back = last.at - at + 1
+  for (const [i, one] of noted.entries()) noted[i] = { ...one, at: one.at - back }
 }

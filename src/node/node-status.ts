@@ -9,7 +9,7 @@ import { exitFacts, relayingFacts } from './serving-facts.ts'
 import { VERSION } from './version.ts'
 
 /** What a node is and does as a whole, gathered from its parts. */
-export function statusOf(parts: NodeParts, run: Pick<NodeStatus, 'startedAt' | 'ready' | 'draining'>): NodeStatus {
+export function statusOf(parts: NodeParts, run: Pick<NodeStatus, 'startedAt' | 'uptimeMs' | 'ready' | 'draining'>): NodeStatus {
   const { live, view, client, serving, nat, standing, warnings, clocks, crypto } = parts
   const config = live.current
   const { id, host, discovery } = parts.presence()
@@ -21,7 +21,7 @@ export function statusOf(parts: NodeParts, run: Pick<NodeStatus, 'startedAt' | '
     version: VERSION,
     pid: process.pid,
     startedAt: run.startedAt,
-    uptimeMs: wall - run.startedAt,
+    uptimeMs: run.uptimeMs,
     ready: run.ready,
     crypto,
     network: {

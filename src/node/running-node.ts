@@ -4,7 +4,7 @@ import type { ServingRole } from '../directory/index.ts'
 import type { NatFacts, ReachFacts } from '../nat/index.ts'
 import type { VpnFacts } from '../vpn/index.ts'
 import { DRAIN_LIMIT_MS, Drain, type DrainFacts } from './drain.ts'
-import { circuitFacts, relayFacts, streamFacts } from './facts.ts'
+import { circuitFacts, lifeFrom, relayFacts, streamFacts } from './facts.ts'
 import type { NodeLogs } from './log-book.ts'
 import { networkSummary, relayPage } from './network-facts.ts'
 import type { NetworkSummary, RelayPage, RelayQuery, TrafficSample } from './network-types.ts'
@@ -34,7 +34,7 @@ const VIEW_EVENT_MS = 1_000
 export class RunningNode implements NodeControl {
   readonly stopped: Promise<Error | null>
   readonly #p: NodeParts
-  readonly #startedAt: number
+  readonly #life: () => Pick<NodeStatus, 'startedAt' | 'uptimeMs'>
   readonly #listeners: Set<(event: NodeEvent) => void>
   readonly #viewTimer: NodeJS.Timeout
   readonly #readiness: Promise<void>
@@ -52,7 +52,7 @@ export class RunningNode implements NodeControl {
   constructor(parts: NodeParts, listeners: Set<(event: NodeEvent) => void>) {
     this.#p = parts
     this.#listeners = listeners
-    this.#startedAt = parts.clocks.wall()
+    this.#life = lifeFrom(parts.clocks)
     this.stopped = new Promise((resolve) => {
       this.#settleStopped = resolve
     })
@@ -93,7 +93,7 @@ export class RunningNode implements NodeControl {
 
   status(): NodeStatus {
     return statusOf(this.#p, {
-      startedAt: this.#startedAt,
+      ...this.#life(),
       ready: this.#ready,
       draining: this.#drain?.facts() ?? null,
     })

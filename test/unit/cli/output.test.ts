@@ -24,6 +24,7 @@ describe('what a terminal shows', () => {
     [61_000, '1 min 1 s'],
     [3_600_000, '1 h'],
     [90_061_000, '1 d 1 h'],
+    [-172_769_239, '0 ms'],
   ])('%d ms are %s', (ms, text) => expect(durationText(ms)).toBe(text))
 
   test('a table fits 80 columns and cannot be broken by what is in it', () => {
