@@ -42,7 +42,7 @@ class OnTerminal {
     const command = `stty cols 100 rows 20; exec sh ${join(projectRoot, 'bin', 'shallot')} top --interval 0.2 --dir ${folder.path}`
     this.#child = spawn('script', ['-qefc', command, '/dev/null'], {
       stdio: 'pipe',
-      env: { ...process.env, TERM: 'xterm-256color', SHELL: '/bin/sh', ...env },
+      env: { ...process.env, TERM: 'xterm-256color', SHELL: '/bin/sh', NO_COLOR: '', ...env },
     })
     this.#child.stdout!.on('data', (chunk) => {
       this.written += String(chunk)
