@@ -69,10 +69,12 @@ nft add rule ip apart in ip saddr ${apart} drop`)
     const start = async (name: keyof typeof kits, kit: Kit, place: string, roles?: string): Promise<void> => {
       kits[name] = await KitMachine.start(system, lab.host(place), kit, { network, ...(roles === undefined ? {} : { roles }) })
     }
-    await start('guard', 'relay', 'guard', '--role guard')
-    await start('middle', 'relay', 'middle', '--role middle')
-    await start('relay', 'relay', 'relay', '--role relay')
-    await start('exit', 'exit', 'exit')
+    await Promise.all([
+      start('guard', 'relay', 'guard', '--role guard'),
+      start('middle', 'relay', 'middle', '--role middle'),
+      start('relay', 'relay', 'relay', '--role relay'),
+      start('exit', 'exit', 'exit'),
+    ])
     kits.atHome = await KitMachine.start(system, lab.home('home').machine(), 'relay', {
       network,
       roles: '--role middle',
@@ -81,7 +83,7 @@ nft add rule ip apart in ip saddr ${apart} drop`)
   }, 600_000)
 
   afterAll(async () => {
-    for (const kit of Object.values(kits)) await kit.debian.stop()
+    await Promise.all(Object.values(kits).map((kit) => kit.debian.stop()))
     await lab?.remove()
     made?.remove()
     fresh?.remove()

@@ -20,10 +20,14 @@ export const anchors = '/etc/ssl/certs/ca-certificates.crt'
 export async function reasonAgainstDebian(): Promise<string | null> {
   if (process.getuid?.() !== 0) return 'making a Debian needs root'
   if (!(await hasCommand('debootstrap'))) return 'the Debian package debootstrap is missing (test/packages.txt)'
-  if (mirrorOfThisMachine() === null) return "this machine's apt names no source of Debian bookworm"
+  const mirror = mirrorOfThisMachine()
+  if (mirror === null) return "this machine's apt names no source of Debian bookworm"
   if (cgroupFolder() === null) return 'no cgroup of version 2 is mounted'
   const tried = await run('unshare', ['--mount', '--pid', '--fork', '--cgroup', '--uts', 'sh', '-ec', overlayTrial])
-  return tried.code === 0 ? null : `namespaces with an overlay cannot be made here: ${tried.log.trim().split('\n')[0] ?? ''}`
+  if (tried.code !== 0) return `namespaces with an overlay cannot be made here: ${tried.log.trim().split('\n')[0] ?? ''}`
+  if (existsSync(tarballPath())) return null
+  const asked = await run('curl', ['-q', '-sSfIL', '-m', '30', `${mirror}/dists/${suite}/InRelease`], { env: proxies() })
+  return asked.code === 0 ? null : "the mirror of this machine's apt does not answer"
 }
 
 const overlayTrial = `mount -t tmpfs none /mnt; mkdir /mnt/a /mnt/b /mnt/c /mnt/d
@@ -34,11 +38,7 @@ mount -t overlay overlay -o lowerdir=/mnt/a,upperdir=/mnt/b,workdir=/mnt/c /mnt/
  * time, and kept.
  */
 export async function debianTarball(): Promise<string> {
-  const key = createHash('sha256')
-    .update(JSON.stringify([suite, recipe, process.arch, packages]))
-    .digest('hex')
-    .slice(0, 12)
-  const tarball = join(cacheFolder, `debian-${suite}-${key}.tar`)
+  const tarball = tarballPath()
   if (existsSync(tarball)) return tarball
   mkdirSync(cacheFolder, { recursive: true })
   const making = join(cacheFolder, `making-${process.pid}`)
@@ -57,6 +57,11 @@ export async function debianTarball(): Promise<string> {
     rmSync(`${making}.tar`, { force: true })
   }
   return tarball
+}
+
+function tarballPath(): string {
+  const key = createHash('sha256').update(JSON.stringify([suite, recipe, process.arch, packages]))
+  return join(cacheFolder, `debian-${suite}-${key.digest('hex').slice(0, 12)}.tar`)
 }
 
 // Nothing may start a service of the machine around it; the settings of the kernel that Debian's systemd brings are the machine's own affair.
