@@ -832,6 +832,8 @@ export interface Setting {
   readonly live: boolean
   /** Its value is not shown. */
   readonly secret: boolean
+  /** Who may change it. token: whoever has the node's own token, and no session of a browser, because it decides over files, trust or who may use the node. */
+  readonly change: 'session' | 'token'
   /** Whether the file says something else than what is in force: it counts from the next start. */
   readonly pending: boolean
 }

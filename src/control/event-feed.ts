@@ -18,6 +18,8 @@ type EventType = (typeof EVENT_TYPES)[number]
 /** Only for who asks for them. */
 const ON_DEMAND: readonly EventType[] = ['log', 'relays', 'traffic', 'streams', 'stream-open', 'stream-closed']
 
+export const EVENT_HEADERS = { 'content-type': 'text/event-stream', 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' }
+
 interface Reader {
   readonly response: ServerResponse
   readonly types: ReadonlySet<string>
@@ -48,7 +50,7 @@ export class EventFeed {
     if (this.#readers.size >= MAX_READERS) return false
     const types = new Set((parameters.types as string[] | undefined) ?? EVENT_TYPES.filter((type) => !ON_DEMAND.includes(type)))
     const reader: Reader = { response, types, filter: parameters as LogFilter, lasts }
-    response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })
+    response.writeHead(200, EVENT_HEADERS)
     response.write(': shallot events\n\n')
     this.#readers.add(reader)
     this.#heartbeat ??= setInterval(() => this.#beat(), HEARTBEAT_MS).unref()
@@ -56,6 +58,11 @@ export class EventFeed {
     if (types.has('relays')) this.#relays ??= this.#newRelayChanges()
     response.once('close', () => this.#remove(reader))
     return true
+  }
+
+  /** Ends what is told to those who may read no longer. */
+  dismiss(): void {
+    for (const { response, lasts } of [...this.#readers]) if (!lasts()) response.end()
   }
 
   close(): void {
@@ -86,10 +93,8 @@ export class EventFeed {
   }
 
   #beat(): void {
-    for (const reader of [...this.#readers]) {
-      if (reader.lasts()) write(reader, ': here\n\n')
-      else reader.response.end()
-    }
+    this.dismiss()
+    for (const reader of this.#readers) if (!reader.response.writableEnded) write(reader, ': here\n\n')
   }
 
   #allRelays(): ReturnType<NodeControl['relayPage']>['relays'] {

@@ -1,6 +1,6 @@
 import { MalformedError, type NodeId, parseNetwork, parseNodeId } from '../base/index.ts'
 import type { ServingRole } from '../directory/index.ts'
-import type { LogQuery, NodeControl, RelayQuery } from '../node/index.ts'
+import { guardedProblems, type LogQuery, type NodeControl, type RelayQuery } from '../node/index.ts'
 import type { RouteName } from './api/routes.ts'
 import type * as Api from './api-types.ts'
 import { Refusal } from './http.ts'
@@ -44,10 +44,10 @@ const answers: Handlers = {
   'GET /v1/relays': ({ node, parameters }) => node.relays(parameters.role as ServingRole | undefined),
   'GET /v1/relays/brief': ({ node, parameters }) => node.relayPage(parameters as RelayQuery),
   'GET /v1/relays/{id}': ({ node, parameters }) =>
-    node.relay(idOf(parameters.id as string)) ?? missing('unknown-relay', 'the view holds no such relay'),
+    node.relay(idOf(parameters.id as string, 'bad-parameter')) ?? missing('unknown-relay', 'the view holds no such relay'),
   'GET /v1/network': ({ node }) => node.networkSummary(),
   'GET /v1/nat': ({ node }) => node.nat(),
-  'POST /v1/reach': ({ node, body, gone }) => node.reach(idOf(body.id), gone),
+  'POST /v1/reach': ({ node, body, gone }) => node.reach(idOf(body.id, 'bad-body'), gone),
   'GET /v1/vpn': ({ node }) => node.vpn(),
   'POST /v1/vpn/up': ({ node }) => node.vpnUp(),
   'POST /v1/vpn/down': ({ node }) => node.vpnDown(),
@@ -59,7 +59,10 @@ const answers: Handlers = {
     return node.logs.levels
   },
   'GET /v1/settings': ({ node }) => node.settings(),
-  'PATCH /v1/settings': ({ node, body: { set, check } }) => node.changeSettings({ set, check: check === true }),
+  'PATCH /v1/settings': ({ node, caller, body: { set, check } }) => {
+    if (!caller.hasToken) refuseGuarded(set)
+    return node.changeSettings({ set, check: check === true })
+  },
   'POST /v1/reload': ({ node }) => node.reload(),
   'POST /v1/drain': ({ node, body: { limitMs } }) => node.drain(limitMs === undefined ? {} : { limitMs }),
   'POST /v1/shutdown': () => ({ stopping: true }),
@@ -91,13 +94,19 @@ export function checkAddresses(addresses: readonly string[]): void {
   }
 }
 
-function idOf(text: string): NodeId {
+function idOf(text: string, code: 'bad-parameter' | 'bad-body'): NodeId {
   try {
     return parseNodeId(text)
   } catch (error) {
-    if (error instanceof MalformedError) throw new Refusal(400, 'bad-body', `id: ${error.message}`)
+    if (error instanceof MalformedError) throw new Refusal(400, code, `id: ${error.message}`)
     throw error
   }
+}
+
+/** @throws Refusal with each key that a session may not change */
+function refuseGuarded(set: Readonly<Record<string, unknown>>): void {
+  const problems = guardedProblems(set)
+  if (problems.length > 0) throw new Refusal(403, 'needs-token', problems.map(({ message }) => message).join('\n'), problems)
 }
 
 function missing(code: string, message: string): never {

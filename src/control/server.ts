@@ -152,5 +152,5 @@ function admitToSocket(request: IncomingMessage, address: string, token: Buffer,
       new Refusal(401, 'token-required', `send Authorization: Bearer with the token of the file ${TOKEN_FILE} in the node's directory`),
     )
   }
-  return { kind: 'socket', lasts: () => true, end: () => {} }
+  return { kind: 'socket', lasts: () => true, end: () => {}, hasToken: true }
 }

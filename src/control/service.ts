@@ -5,7 +5,7 @@ import { ConfigError, type NodeControl, VERSION, type VpnSession } from '../node
 import { bodies } from './api/bodies.ts'
 import { ROUTES, type Route, type RouteName } from './api/routes.ts'
 import type * as Api from './api-types.ts'
-import { EventFeed } from './event-feed.ts'
+import { EVENT_HEADERS, EventFeed } from './event-feed.ts'
 import { type Call, checkAddresses, handlers } from './handlers.ts'
 import { MAX_BODY_BYTES, MAX_UNREAD_BODY_BYTES, Refusal, readBody, refuse, send, targetOf } from './http.ts'
 import { VERSION_HEADER } from './messages.ts'
@@ -19,6 +19,8 @@ export interface Caller {
   lasts(): boolean
   /** Ends its session. */
   end(): void
+  /** Whether it has the node's own token: a session may not change everything. */
+  readonly hasToken: boolean
 }
 
 /** What the service needs of the listeners. */
@@ -80,6 +82,8 @@ export class ControlService {
       throw new Refusal(403, 'dashboard-only', `${name} is answered to the dashboard only`)
     const parameters = { ...inPath, ...readQuery(query, path, route.query) }
     const body = await bodyOf(request, route)
+    // What lasts has nothing to say to who wants the head alone.
+    if (name === 'GET /v1/events' && request.method === 'HEAD') return void response.writeHead(200, EVENT_HEADERS).end()
     if (name === 'GET /v1/events') return this.#follow(response, parameters, caller)
     if (name === 'POST /v1/vpn/session') return carrySession(await this.#session(body as Api.VpnSessionRequest), response)
     if (name === 'POST /v1/shutdown') response.once('finish', () => void this.#node.stop())
@@ -93,6 +97,7 @@ export class ControlService {
     }
     const answer = await (handlers[name] as (call: Call<never>) => unknown)(call)
     send(response, route.status ?? 200, answer)
+    if (name === 'DELETE /v1/session') this.#events.dismiss()
   }
 
   #follow(response: ServerResponse, parameters: Parameters, caller: Caller): void {
@@ -130,9 +135,10 @@ function match(method: string, path: string, response: ServerResponse): Matched 
   const most = Math.max(...fitting.map(({ segments }) => segments.filter((segment) => !segment.startsWith('{')).length))
   const here = fitting.filter(({ segments }) => segments.filter((segment) => !segment.startsWith('{')).length === most)
   if (here.length === 0) throw new Refusal(404, 'unknown-route', 'there is no such route; docs/control-api.md has all of them')
-  const found = here.find((pattern) => pattern.method === method)
+  // RFC 9110 §9.3.2: what can be had can be asked for by its head; Node leaves the body out.
+  const found = here.find((pattern) => pattern.method === (method === 'HEAD' ? 'GET' : method))
   if (!found) {
-    const methods = here.map((pattern) => pattern.method)
+    const methods = here.flatMap((pattern) => (pattern.method === 'GET' ? ['GET', 'HEAD'] : [pattern.method]))
     response.setHeader('allow', methods.join(', '))
     throw new Refusal(405, 'wrong-method', `this route takes ${methods.join(' or ')}`)
   }
@@ -166,14 +172,21 @@ async function bodyOf(request: IncomingMessage, route: Route): Promise<unknown> 
   const schema: z.ZodType = bodies[route.body as keyof typeof bodies]
   let value: unknown
   try {
-    value = text === '' ? {} : JSON.parse(text)
-  } catch {
+    value = text === '' ? {} : JSON.parse(text, refuseStrangeKeys)
+  } catch (error) {
+    if (error instanceof Refusal) throw error
     throw new Refusal(400, 'bad-body', 'the body is not JSON')
   }
   const parsed = schema.safeParse(value)
   if (parsed.success) return parsed.data
   const problems = parsed.error.issues.slice(0, 20).map(({ path, message }) => ({ key: path.map(String).join('.').slice(0, 100), message }))
   throw new Refusal(400, 'bad-body', problems.map(({ key, message }) => (key === '' ? message : `${key}: ${message}`)).join('; '), problems)
+}
+
+/** The schemas pass over this one name, which no field has. @throws Refusal */
+function refuseStrangeKeys(key: string, value: unknown): unknown {
+  if (key === '__proto__') throw new Refusal(400, 'bad-body', '__proto__: there is no such key', [{ key, message: 'there is no such key' }])
+  return value
 }
 
 /** Says that it is carried, and lasts as long as the session does. */

@@ -141,11 +141,11 @@ export class WebListener {
 
   #caller(request: IncomingMessage): Caller {
     if (!isJson(request)) throw new Refusal(415, 'not-json', 'a body must say content-type: application/json')
-    if (asksWithCode(request)) return { kind: 'page', lasts: () => false, end: () => {} }
+    if (asksWithCode(request)) return { kind: 'page', lasts: () => false, end: () => {}, hasToken: false }
     const given = bearerOf(request)
     if (given !== undefined && this.#sessions.use(given))
-      return { kind: 'page', lasts: () => this.#sessions.use(given), end: () => this.#sessions.end(given) }
-    if (given !== undefined && matches(given, this.#m.token)) return { kind: 'page', lasts: () => true, end: () => {} }
+      return { kind: 'page', lasts: () => this.#sessions.use(given), end: () => this.#sessions.end(given), hasToken: false }
+    if (given !== undefined && matches(given, this.#m.token)) return { kind: 'page', lasts: () => true, end: () => {}, hasToken: true }
     throw this.#m.attempts.refusal(new Refusal(401, 'token-required', 'send Authorization: Bearer with the token of a session'))
   }
 }

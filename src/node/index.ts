@@ -3,6 +3,7 @@ export { CONFIG_FILE, type ConfigSections, configSchema, loadConfig, type NodeCo
 export { exampleConfig, exampleOverrides, OPERATOR_METRICS } from './config-examples.ts'
 export { configReference } from './config-reference.ts'
 export { type DrainFacts, MAX_DRAIN_LIMIT_MS } from './drain.ts'
+export { guardedProblems } from './guarded-keys.ts'
 export { createIdentity, decodeIdentity, encodeIdentity, IDENTITY_FILE, type Identity } from './identity.ts'
 export * from './log-book.ts'
 export { createLogger, type NodeLogger } from './logger.ts'

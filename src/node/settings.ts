@@ -6,6 +6,7 @@ import { z } from 'zod'
 import { messageOf } from '../base/index.ts'
 import { replaceFile } from '../store/index.ts'
 import { type ConfigSections, configSchema, loadConfig, type NodeConfig, parseConfig, readConfig, readNetwork } from './config.ts'
+import { isGuardedKey } from './guarded-keys.ts'
 import { isLiveKey, type LiveConfig } from './live-config.ts'
 import { rolesOfSection } from './roles.ts'
 import { editToml } from './toml-edit.ts'
@@ -39,6 +40,7 @@ export interface SettingFacts {
   readonly set: boolean
   readonly live: boolean
   readonly secret: boolean
+  readonly change: 'session' | 'token'
   readonly pending: boolean
 }
 
@@ -154,6 +156,7 @@ export class Settings {
       set: valueAt(written, key.path.map(tomlKey)) !== undefined,
       live: isLiveKey(current, key.path),
       secret,
+      change: isGuardedKey(key.name) ? 'token' : 'session',
       pending: !isDeepStrictEqual(value, valueAt(file, key.path)),
     }
   }

@@ -77,6 +77,11 @@ const setting = named(
     set: z.boolean().describe('Whether the file says something about it.'),
     live: z.boolean().describe('Whether a change is in force at once. Every other key needs a restart.'),
     secret: z.boolean().describe('Its value is not shown.'),
+    change: z
+      .enum(['session', 'token'])
+      .describe(
+        "Who may change it. token: whoever has the node's own token, and no session of a browser, because it decides over files, trust or who may use the node.",
+      ),
     pending: z.boolean().describe('Whether the file says something else than what is in force: it counts from the next start.'),
   }),
 )

@@ -137,7 +137,7 @@ export function SettingsPage(): JSX.Element {
               </h2>
               {help === '' ? null : <p class="muted">{help}</p>}
               {keys.map((setting) => (
-                <SettingRow key={setting.key} setting={setting} locked={!data.writable || setting.secret} />
+                <SettingRow key={setting.key} setting={setting} locked={!data.writable || setting.secret || setting.change === 'token'} />
               ))}
             </section>
           ))}
@@ -183,6 +183,9 @@ function SettingRow({ setting, locked }: { readonly setting: Setting; readonly l
           change={(next) => edit(setting, next)}
         />
       )}
+      {setting.change === 'token' && !secret ? (
+        <p class="muted">Not changed from a browser: it decides over files, trust or who may use the node. Change it in the file.</p>
+      ) : null}
       {problem === undefined ? null : (
         <p id={`${id}-problem`} class="problem" role="alert">
           {problem}

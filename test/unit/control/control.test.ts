@@ -279,7 +279,7 @@ describe('the control API refuses', () => {
   })
 
   test('a wrong method with the right ones', async () => {
-    expect((await ask('DELETE', '/v1/status')).headers.allow).toBe('GET')
+    expect((await ask('DELETE', '/v1/status')).headers.allow).toBe('GET, HEAD')
   })
 
   test('what is not HTTP, and lives on', async () => {
