@@ -1,5 +1,14 @@
 import { type NodeId, nodeIdFromKey } from '../src/base/index.ts'
-import { choosePath, constraintsOf, GuardSample, type PathChoice, PathViews, pathConfig, RelayHealth } from '../src/path/index.ts'
+import {
+  choosePath,
+  constraintsOf,
+  GuardBlame,
+  GuardSample,
+  type PathChoice,
+  PathViews,
+  pathConfig,
+  RelayHealth,
+} from '../src/path/index.ts'
 import { type BuildEnd, buildAsMessages, buildWithMachines } from './build.ts'
 import { type Reachable, SimulatedNode } from './node.ts'
 import type { Registry, SimulatedRelay } from './relay.ts'
@@ -34,6 +43,7 @@ export class SimulatedClient extends SimulatedNode {
   readonly kind = 'client'
   readonly id: NodeId
   readonly guards = new GuardSample(config)
+  readonly #blame = new GuardBlame()
   readonly #health = new RelayHealth()
   readonly #paths: PathViews
   readonly #registry: Registry
@@ -111,7 +121,8 @@ export class SimulatedClient extends SimulatedNode {
     const behindNat = relays.flatMap(({ reach }, index) => (reach === 'direct' ? [] : [index]))
     if (established > 0) {
       this.guards.noteSuccess(path[0], now, this.world.wall())
-      this.guards.noteBuild(path[0], failure === null)
+      if (failure === null) this.#blame.noteBuilt(now)
+      this.guards.noteBuild(path[0], failure === null, failure === null ? 1 : this.#blame.share(path, failure, now, behindNat))
     } else {
       this.guards.noteFailure(path[0], this.guards.networkProven(now), now)
     }

@@ -3,6 +3,7 @@ import {
   type CircuitRequest,
   choosePath,
   explainFailure,
+  GuardBlame,
   type PathConfig,
   type PathViews,
   type PoolBuild,
@@ -14,7 +15,8 @@ import {
 } from '../path/index.ts'
 import { buildCircuit, type CircuitBuilderModules } from './circuit-builder.ts'
 import { CircuitBuildError, type CircuitEnd } from './circuit-facts.ts'
-import { failureOf, hopsBehindNat, isOfNat, type PoolEvent, type PooledCircuit } from './pooled-circuit.ts'
+import { BuildRecord, failedAt, failedWithoutPath, type Outage } from './outage.ts'
+import { failureOf, hopsBehindNat, type PoolEvent, type PooledCircuit } from './pooled-circuit.ts'
 import { StreamError } from './stream-error.ts'
 import { whyUnserved } from './unserved.ts'
 import { WaitingRequests } from './waiting-requests.ts'
@@ -51,6 +53,8 @@ export class CircuitPool {
   readonly #closedOnes: PooledCircuit[] = []
   readonly #ports: PortDemand
   readonly #health = new RelayHealth()
+  readonly #blame = new GuardBlame()
+  readonly #record = new BuildRecord()
   readonly #abort = new AbortController()
   readonly #measuring: NodeJS.Timeout
   readonly #waiting = new WaitingRequests()
@@ -90,6 +94,21 @@ export class CircuitPool {
   /** Why no circuit could be built lately, for people; null when the last build succeeded. */
   get lastFailure(): string | null {
     return this.#lastFailure
+  }
+
+  /** Why nothing can be reached now; null while something is, or may be. To be asked now and then: nothing is tried where no exit is known. */
+  outage(): Outage | null {
+    const { paths, wall, now, guards, random } = this.#m
+    const view = paths.current(wall())
+    // Who has never had a relay looks for a way in, and that is told elsewhere.
+    if (view.relays.length === 0 && this.#built === 0) return null
+    const hasCircuit = [...this.#circuits.values()].some(({ state, circuit }) => state === 'ready' && !circuit?.isDoubtful)
+    const anyExit = { ports: [], family: null }
+    if (!hasCircuit && view.exits(anyExit).total === 0) {
+      const choice = choosePath(view, { guards: guards.current(now()), need: anyExit }, random)
+      if (choice.kind === 'no-path') this.#record.noteFailed(failedWithoutPath(choice, view), now())
+    }
+    return this.#record.outage(hasCircuit, now())
   }
 
   /** All circuits there are, and the last few that ended; oldest first. */
@@ -168,11 +187,11 @@ export class CircuitPool {
     throw new StreamError('no-circuit', reason)
   }
 
-  /** The circuit's first use is over: it carried something, or broke before it did. */
-  noteUse(entry: PooledCircuit, succeeded: boolean): void {
+  /** The circuit's first use is over: it carried something, or broke before it did. @param share what a failure counts for against its guard */
+  noteUse(entry: PooledCircuit, succeeded: boolean, share = 1): void {
     if (entry.useNoted) return
     entry.useNoted = true
-    this.#m.guards.noteUse(entry.choice.path[0], succeeded)
+    this.#m.guards.noteUse(entry.choice.path[0], succeeded, share)
     this.#m.guardsChanged()
   }
 
@@ -309,6 +328,7 @@ export class CircuitPool {
     if (choice.kind === 'no-path') {
       const why = explainFailure(choice)
       this.#lastFailure = why
+      this.#record.noteFailed(failedWithoutPath(choice, view), now())
       this.#holdAhead(build)
       return why
     }
@@ -359,6 +379,8 @@ export class CircuitPool {
     this.#aheadFailures = 0
     this.#aheadAfter = 0
     this.#lastFailure = null
+    this.#record.noteBuilt()
+    this.#blame.noteBuilt(now())
     guards.noteBuild(choice.path[0], true)
     this.#m.guardsChanged()
     this.#health.noteSuccess(choice.path, now())
@@ -376,13 +398,12 @@ export class CircuitPool {
     entry.circuit?.close('requested')
     this.#forget(entry)
     if (this.#abort.signal.aborted) return
+    this.#record.noteFailed(failedAt(error), this.#m.now())
     if (error instanceof CircuitBuildError) {
       const { end } = error
       this.#noteFailure(entry, end)
-      if (end.hops > 0 && !isOfNat(entry, end)) {
-        this.#m.guards.noteBuild(entry.choice.path[0], false)
-        this.#m.guardsChanged()
-      }
+      this.#m.guards.noteBuild(entry.choice.path[0], false, this.#guardShare(entry, end))
+      this.#m.guardsChanged()
     }
     this.#holdAhead(build)
     if (build.request) {
@@ -416,10 +437,14 @@ export class CircuitPool {
     this.#forget(entry)
     if (wasReady && !this.#abort.signal.aborted) {
       this.#noteFailure(entry, end)
-      if (entry.firstUsedAt !== null && !isOfNat(entry, end)) this.noteUse(entry, false)
+      if (entry.firstUsedAt !== null && !entry.useNoted) this.noteUse(entry, false, this.#guardShare(entry, end))
       if (end.silent !== null) this.#suspect(entry, end.silent)
     }
     this.plan()
+  }
+
+  #guardShare(entry: PooledCircuit, end: CircuitEnd): number {
+    return this.#blame.share(entry.choice.path, failureOf(end), this.#m.now(), hopsBehindNat(entry))
   }
 
   #noteFailure(entry: PooledCircuit, end: CircuitEnd): void {

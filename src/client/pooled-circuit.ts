@@ -1,4 +1,4 @@
-import { blameFor, type CircuitFailure, type CircuitPurpose, type ExitNeed, type PathChoice } from '../path/index.ts'
+import type { CircuitFailure, CircuitPurpose, ExitNeed, PathChoice } from '../path/index.ts'
 import type { CircuitEnd, StreamFacts } from './circuit-facts.ts'
 import type { OwnCircuit } from './own-circuit.ts'
 
@@ -39,11 +39,4 @@ export function failureOf(end: CircuitEnd): CircuitFailure {
 /** Indexes of the hops that are behind NAT. */
 export function hopsBehindNat({ choice }: PooledCircuit): number[] {
   return choice.relays.flatMap(({ reach }, index) => (reach === 'direct' ? [] : [index]))
-}
-
-/** Whether only relays behind NAT are to blame: their routers and NAT relays fail often, and that tells nothing of the guard. */
-export function isOfNat(entry: PooledCircuit, end: CircuitEnd): boolean {
-  const behindNat = hopsBehindNat(entry)
-  const blamed = blameFor(failureOf(end), entry.choice.path.length, behindNat)
-  return blamed.length > 0 && blamed.every(({ hop }) => behindNat.includes(hop))
 }

@@ -193,6 +193,7 @@ export interface ApiSchemas {
   readonly NetworkSummary: NetworkSummary
   readonly NodeStatus: NodeStatus
   readonly OnionKeyFacts: OnionKeyFacts
+  readonly Outage: Outage
   readonly Position: Position
   readonly Problem: Problem
   readonly ReachFacts: ReachFacts
@@ -622,7 +623,10 @@ export interface NodeStatus {
   /** Milliseconds since 1970. */
   readonly startedAt: number
   readonly uptimeMs: number
+  /** Whether it does what its roles say now: a client that can reach nothing does not. */
   readonly ready: boolean
+  /** Why own traffic gets nowhere now; null when it does. One of the warnings tells the same. */
+  readonly outage: Outage | null
   readonly crypto: {
     readonly name: 'native' | 'portable'
     readonly description: string
@@ -683,6 +687,23 @@ export interface NodeStatus {
   }
   readonly links: number
   readonly warnings: readonly Warning[]
+}
+export interface Outage {
+  readonly code:
+    | 'no-network'
+    | 'guards-unreachable'
+    | 'relays-unreachable'
+    | 'exits-unreachable'
+    | 'no-exit-known'
+    | 'no-relay-known'
+    | 'no-exit-for-port'
+    | 'nothing-allowed'
+  /** What is so. */
+  readonly message: string
+  /** What to do. */
+  readonly advice: string
+  /** Milliseconds since 1970. */
+  readonly since: number
 }
 export interface RuleChange {
   /** As network.toml spells it: work.bits. */

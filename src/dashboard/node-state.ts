@@ -101,9 +101,12 @@ function take(event: Event): void {
         ...before,
         warnings: [...before.warnings.filter(({ code }) => code !== event.warning.code), event.warning],
       }))
+      // Whether it reaches anything may have changed with it.
+      status.refresh()
       return
     case 'warning-over':
       status.update((before) => ({ ...before, warnings: before.warnings.filter(({ code }) => code !== event.code) }))
+      status.refresh()
       return
     case 'settings':
       settings.refresh()

@@ -128,8 +128,10 @@ export interface NodeStatus {
   readonly pid: number
   readonly startedAt: number
   readonly uptimeMs: number
-  /** Whether `ready()` has resolved. */
+  /** Whether it does what its roles say now: a client that can reach nothing does not. */
   readonly ready: boolean
+  /** Why own traffic gets nowhere now; null when it does, and for a node that is no client. Among the warnings too. */
+  readonly outage: OutageFacts | null
   readonly crypto: { readonly name: 'native' | 'portable'; readonly description: string }
   readonly network: NetworkFacts
   /** Multiaddrs as text; empty for a pure client, which listens on nothing. */
@@ -293,6 +295,26 @@ export interface ExitPacketFacts {
     readonly retransmissions: number
   } | null
 }
+
+/** Nothing can be reached: no circuit has been built since, though it was tried. */
+export interface OutageFacts {
+  readonly code: OutageCode
+  /** What is so, and what to do; plain sentences. */
+  readonly message: string
+  readonly advice: string
+  readonly since: number
+}
+
+/** Who is missing. */
+export type OutageCode =
+  | 'no-network'
+  | 'guards-unreachable'
+  | 'relays-unreachable'
+  | 'exits-unreachable'
+  | 'no-exit-known'
+  | 'no-relay-known'
+  | 'no-exit-for-port'
+  | 'nothing-allowed'
 
 export interface Warning {
   /** Stable and kebab-case: "guard-suspicious", "state-corrupt". */

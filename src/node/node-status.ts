@@ -9,7 +9,7 @@ import { exitFacts, relayingFacts } from './serving-facts.ts'
 import { VERSION } from './version.ts'
 
 /** What a node is and does as a whole, gathered from its parts. */
-export function statusOf(parts: NodeParts, run: Pick<NodeStatus, 'startedAt' | 'uptimeMs' | 'ready' | 'draining'>): NodeStatus {
+export function statusOf(parts: NodeParts, run: Pick<NodeStatus, 'startedAt' | 'uptimeMs' | 'ready' | 'outage' | 'draining'>): NodeStatus {
   const { live, view, client, serving, nat, standing, warnings, clocks, crypto } = parts
   const config = live.current
   const { id, host, discovery } = parts.presence()
@@ -23,6 +23,7 @@ export function statusOf(parts: NodeParts, run: Pick<NodeStatus, 'startedAt' | '
     startedAt: run.startedAt,
     uptimeMs: run.uptimeMs,
     ready: run.ready,
+    outage: run.outage,
     crypto,
     network: {
       name: config.network.name,

@@ -18,6 +18,8 @@ export interface WatchModules {
   readonly nat: () => NatFacts | null
   readonly vpn: () => VpnFacts | null
   readonly guards: () => readonly GuardFacts[]
+  /** Looks whether anything can be reached. */
+  readonly outage: () => void
 }
 
 /** Looks at the node once a second: keeps what happened for the plots, and tells what has changed. */
@@ -57,6 +59,7 @@ export class NodeWatch {
     this.#lookAtNat(at)
     this.#lookAtVpn(at)
     this.#lookAtGuards(at)
+    this.#m.outage()
   }
 
   #lookAtNat(at: number): void {

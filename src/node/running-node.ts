@@ -8,6 +8,7 @@ import { circuitFacts, lifeFrom, relayFacts, streamFacts } from './facts.ts'
 import type { NodeLogs } from './log-book.ts'
 import { networkSummary, relayPage } from './network-facts.ts'
 import type { NetworkSummary, RelayPage, RelayQuery, TrafficSample } from './network-types.ts'
+import { placeOfThisMachine } from './network-watch.ts'
 import type {
   CircuitFacts,
   NodeControl,
@@ -21,6 +22,7 @@ import type {
 import type { NodeParts } from './node-parts.ts'
 import { countView, guardsOf, statusOf, totalsOf } from './node-status.ts'
 import { NodeWatch } from './node-watch.ts'
+import { OutageWatch } from './outage-watch.ts'
 import { natDisabled, notServing } from './reachable.ts'
 import type { Settings, SettingsChange, SettingsChanged, SettingsFacts } from './settings.ts'
 
@@ -47,6 +49,9 @@ export class RunningNode implements NodeControl {
   #viewTold = { version: -1, at: Number.NEGATIVE_INFINITY }
   #settings: Promise<Settings> | null = null
   readonly #watch: NodeWatch
+  readonly #outage: OutageWatch
+  /** Guards that are said to be suspicious. */
+  readonly #suspected = new Set<NodeId>()
   #drain: Drain | null = null
 
   constructor(parts: NodeParts, listeners: Set<(event: NodeEvent) => void>) {
@@ -61,6 +66,13 @@ export class RunningNode implements NodeControl {
       this.#failReady = reject
     })
     this.#readiness.catch(() => {})
+    this.#outage = new OutageWatch({
+      clocks: parts.clocks,
+      warnings: parts.warnings,
+      outage: () => parts.client?.pool.outage() ?? null,
+      hasNetwork: () => placeOfThisMachine() !== '',
+      refresh: () => parts.presence().discovery.refresh(),
+    })
     this.#watch = this.#startWatch()
     this.#viewTimer = setInterval(() => this.#lookAtView(), VIEW_POLL_MS)
     this.#viewTimer.unref()
@@ -87,14 +99,18 @@ export class RunningNode implements NodeControl {
       const circuit = circuitFacts(event.circuit, view, countries, clocks, false)
       this.#emit({ type: `circuit-${event.type}`, at, circuit })
     }
-    if (event.type === 'open') this.#checkReady(this.#joined)
+    if (event.type === 'open') {
+      this.#checkReady(this.#joined)
+      this.#outage.look()
+    }
     this.#checkGuards()
   }
 
   status(): NodeStatus {
     return statusOf(this.#p, {
       ...this.#life(),
-      ready: this.#ready,
+      ready: this.#ready && this.#outage.facts === null,
+      outage: this.#outage.facts,
       draining: this.#drain?.facts() ?? null,
     })
   }
@@ -311,6 +327,7 @@ export class RunningNode implements NodeControl {
       nat: () => nat?.facts() ?? null,
       vpn: () => this.vpn(),
       guards: () => guardsOf(this.#p) ?? [],
+      outage: () => this.#outage.look(),
     })
   }
 
@@ -331,8 +348,14 @@ export class RunningNode implements NodeControl {
   #checkGuards(): void {
     const { client, warnings } = this.#p
     if (!client) return
-    for (const { id, of, level, tried, succeeded } of client.guards.warnings()) {
-      if (level !== 'warn') continue
+    const found = client.guards.warnings().filter(({ level }) => level === 'warn')
+    for (const id of this.#suspected) {
+      if (found.some((one) => one.id === id)) continue
+      this.#suspected.delete(id)
+      warnings.over(`guard-${id}`)
+    }
+    for (const { id, of, tried, succeeded } of found) {
+      this.#suspected.add(id)
       const what = of === 'builds' ? 'circuits through it were not finished' : 'circuits through it broke before they carried anything'
       warnings.raise(
         'guard-suspicious',

@@ -16,8 +16,10 @@ export class Warnings {
 
   /** @param key tells two warnings of one code apart */
   raise(code: string, message: string, key = code): void {
-    if (this.#open.get(key)?.message === message) return
-    const warning = { code, message, since: this.#open.get(key)?.since ?? this.#wall() }
+    const before = this.#open.get(key)
+    if (before?.message === message) return
+    const warning = { code, message, since: before?.since ?? this.#wall() }
+    if (before !== undefined && before.code !== code) this.over(key)
     this.#open.delete(key)
     this.#open.set(key, warning)
     const oldest = this.#open.size > MAX_WARNINGS ? this.#open.keys().next().value : undefined

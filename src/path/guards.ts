@@ -69,6 +69,8 @@ interface Guard {
   failures: number
   doubts: number
   retryAt: number
+  /** Shares of failures that do not make a whole one yet. */
+  share: { builds: number; uses: number }
 }
 
 /**
@@ -99,7 +101,7 @@ export class GuardSample {
   /** @param value parsed JSON of what `toState` gave. @throws MalformedError when it is not exactly that */
   static restore(options: GuardOptions, value: unknown): GuardSample {
     const sample = new GuardSample(options)
-    sample.#guards = parseGuardState(value).guards.map((guard) => ({ ...guard, ...fresh }))
+    sample.#guards = parseGuardState(value).guards.map((guard) => ({ ...guard, ...fresh, share: { builds: 0, uses: 0 } }))
     sample.#nextOrder = Math.max(-1, ...sample.#guards.map((guard) => guard.confirmedOrder ?? -1)) + 1
     return sample
   }
@@ -132,7 +134,7 @@ export class GuardSample {
       const addedAt = Math.max(0, Math.floor(wall - random.unit() * DATE_SPREAD * this.#lifetimeMs))
       const none = { tried: 0, succeeded: 0 }
       const stored = { id: view.relays[index]!.id, addedAt, confirmedAt: null, confirmedOrder: null, unlistedSince: null }
-      this.#guards.push({ ...stored, builds: none, uses: none, ...fresh, usable: true })
+      this.#guards.push({ ...stored, builds: none, uses: none, ...fresh, usable: true, share: { builds: 0, uses: 0 } })
     }
     return JSON.stringify(this.toState()) !== before
   }
@@ -222,16 +224,28 @@ export class GuardSample {
     for (const guard of this.#guards) Object.assign(guard, { state: 'untried', failures: 0, doubts: 0, retryAt: 0 })
   }
 
-  /** A build whose first hop had been established ended: with all hops or without. For path bias. */
-  noteBuild(id: NodeId, succeeded: boolean): void {
-    const guard = this.#find(id)
-    if (guard) guard.builds = tallied(guard.builds, succeeded)
+  /**
+   * A build whose first hop had been established ended: with all hops or without. For path bias.
+   * @param share what a failure counts for: `GuardBlame.share`
+   */
+  noteBuild(id: NodeId, succeeded: boolean, share = 1): void {
+    this.#tally(id, 'builds', succeeded, share)
   }
 
   /** A finished circuit was used for the first time: it carried something, or it broke before. For path bias. */
-  noteUse(id: NodeId, succeeded: boolean): void {
+  noteUse(id: NodeId, succeeded: boolean, share = 1): void {
+    this.#tally(id, 'uses', succeeded, share)
+  }
+
+  #tally(id: NodeId, of: 'builds' | 'uses', succeeded: boolean, share: number): void {
     const guard = this.#find(id)
-    if (guard) guard.uses = tallied(guard.uses, succeeded)
+    if (!guard) return
+    if (!succeeded) {
+      guard.share[of] += share
+      if (guard.share[of] < 1) return
+      guard.share[of]--
+    }
+    guard[of] = tallied(guard[of], succeeded)
   }
 
   warnings(): readonly GuardWarning[] {

@@ -41,6 +41,7 @@ export const fakeStatus: NodeStatus = {
   startedAt: 1_700_000_000_000,
   uptimeMs: 200_000,
   ready: true,
+  outage: null,
   crypto: { name: 'native', description: 'sodium-native 5.1.0, OpenSSL 3.5.8' },
   network: {
     name: 'testnet',
@@ -128,8 +129,8 @@ export const fakeStream: StreamFacts = {
   state: 'open',
   openedAt: Date.now() - 1000,
   closedAt: null,
-  bytesSent: 100,
   end: null,
+  bytesSent: 100,
   bytesReceived: 20_000,
 }
 
@@ -210,7 +211,7 @@ export class FakeNode implements NodeControl {
     return { roles: [], countries: [], versions: [], history: [] }
   }
   streams(recent = false): readonly StreamFacts[] {
-    return recent ? [fakeStream, { ...fakeStream, id: 2, state: 'closed', closedAt: Date.now() }] : [fakeStream]
+    return recent ? [fakeStream, { ...fakeStream, id: 2, state: 'closed', closedAt: Date.now(), end: 'done' }] : [fakeStream]
   }
   traffic(): readonly TrafficSample[] {
     return [fakeTraffic]

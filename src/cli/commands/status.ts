@@ -16,7 +16,7 @@ export function statusText(node: Api.NodeStatus): string {
   const lines: [string, string][] = [
     ['node', node.id],
     ['roles', node.roles.join(', ')],
-    ['state', `${node.ready ? 'ready' : 'starting'}, for ${durationText(node.uptimeMs)}, process ${node.pid}`],
+    ['state', `${stateText(node)}; up ${durationText(node.uptimeMs)}, process ${node.pid}`],
     [
       'version',
       node.version === packageJson.version
@@ -91,6 +91,11 @@ export function statusText(node: Api.NodeStatus): string {
   lines.push(['signed by', signature == null ? 'nobody' : `${signature.publisher}${issued}`])
   const warnings = node.warnings.map((warning) => `\n${styled('yellow', 'warning')}  ${visible(warning.message)}`)
   return facts(lines) + warnings.join('')
+}
+
+/** How it does, in a word or two; of a node that is older than this program too. */
+export function stateText({ ready, outage }: Pick<Api.NodeStatus, 'ready' | 'outage'>): string {
+  return outage != null ? 'reaches nothing' : ready ? 'ready' : 'starting'
 }
 
 function countsText(counts: Api.RoleCounts): string {

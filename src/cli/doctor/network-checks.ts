@@ -57,12 +57,16 @@ function compareVersions(a: string, b: string): number {
 
 /** What of a node's status is judged. */
 export type StatusToJudge = Pick<Api.NodeStatus, 'warnings' | 'reachability' | 'view' | 'ready' | 'draining' | 'uptimeMs' | 'roles'> & {
+  /** A node of an older version does not tell. */
+  readonly outage?: Api.NodeStatus['outage']
   readonly guards: readonly { readonly state: NonNullable<Api.NodeStatus['guards']>[number]['state'] }[] | null
 } & { readonly [part in 'client' | 'relaying' | 'stun' | 'natRelay']: object | null }
 
 /** How a node that runs is reached, and what it has of the network. @param hasNetwork whether the machine has an address to go out from */
 export function statusFindings(status: StatusToJudge, hasNetwork: boolean): Finding[] {
-  const found: Finding[] = status.warnings.map(({ code, message }) => warn(code, message, 'see the log: shallot logs --level warn'))
+  const found: Finding[] = status.warnings
+    .filter(({ code }) => code !== status.outage?.code)
+    .map(({ code, message }) => warn(code, message, 'see the log: shallot logs --level warn'))
   const serves = status.relaying !== null || status.stun !== null || status.natRelay !== null
   if (serves && (status.reachability === 'relayed' || status.reachability === 'punchable'))
     found.push(
@@ -77,9 +81,10 @@ export function statusFindings(status: StatusToJudge, hasNetwork: boolean): Find
   return found
 }
 
-function networkFinding({ view, ready, client, guards, uptimeMs, roles }: StatusToJudge, hasNetwork: boolean): Finding {
+function networkFinding({ view, ready, outage, client, guards, uptimeMs, roles }: StatusToJudge, hasNetwork: boolean): Finding {
   const isBootstrap = roles.includes('bootstrap')
   const isStarting = uptimeMs < STARTING_MS
+  if (outage != null) return fail('network', outage.message, outage.advice)
   if (!hasNetwork && !ready) return fail('network', 'this machine has no network', 'connect it: ip address; ip route')
   if (view.known.total === 0) {
     if (isBootstrap && ready)

@@ -1,5 +1,6 @@
 import type { Api } from '../../control/index.ts'
 import { pathText } from '../commands/lists.ts'
+import { stateText } from '../commands/status.ts'
 import { bytesText, durationText, styled, visible } from '../output.ts'
 import { type Rate, type Rates, type Snapshot, streamKey } from './rates.ts'
 
@@ -46,7 +47,7 @@ function headLines(status: Api.NodeStatus, rates: Rates, width: number): string[
   const facts = [
     `shallot ${status.version}`,
     status.roles.join(', '),
-    status.draining !== null ? 'leaving' : status.ready ? 'ready' : 'starting',
+    status.draining !== null ? 'leaving' : stateText(status),
     `up ${durationText(status.uptimeMs)}`,
     `${status.view.known.total} relays`,
     `${bytesText(status.memory.rssBytes)}`,

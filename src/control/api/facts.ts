@@ -185,6 +185,26 @@ const onionKeyFacts = named(
 
 export const reachability = z.enum(['unknown', 'public', 'mapped', 'punchable', 'relayed'])
 
+const outage = named(
+  'Outage',
+  'Nothing can be reached: no circuit has been built since, though it was tried.',
+  z.object({
+    code: z.enum([
+      'no-network',
+      'guards-unreachable',
+      'relays-unreachable',
+      'exits-unreachable',
+      'no-exit-known',
+      'no-relay-known',
+      'no-exit-for-port',
+      'nothing-allowed',
+    ]),
+    message: z.string().describe('What is so.'),
+    advice: z.string().describe('What to do.'),
+    since: time,
+  }),
+)
+
 export const nodeStatus = named(
   'NodeStatus',
   'What the node is and how it is doing.',
@@ -195,7 +215,8 @@ export const nodeStatus = named(
     pid: z.int(),
     startedAt: time,
     uptimeMs: count,
-    ready: z.boolean(),
+    ready: z.boolean().describe('Whether it does what its roles say now: a client that can reach nothing does not.'),
+    outage: outage.nullable().describe('Why own traffic gets nowhere now; null when it does. One of the warnings tells the same.'),
     crypto: z.object({ name: z.enum(['native', 'portable']), description: z.string() }),
     network: z.object({
       name: z.string(),

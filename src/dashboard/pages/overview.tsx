@@ -68,6 +68,7 @@ function Sentence(): JSX.Element {
   let text: string
   if (connection.value.state === 'lost') text = 'The node does not answer.'
   else if (node.draining !== null) text = `The node is leaving: ${plural(node.draining.circuitsLeft, 'circuit')} of others end first.`
+  else if (node.outage !== null) text = `${node.outage.message.slice(0, 1).toUpperCase()}${node.outage.message.slice(1)}.`
   else if (!node.ready) text = `The node is starting: it knows ${plural(node.view.known.total, 'relay')} so far.`
   else if (node.client === null) text = `The node serves the network as ${list(serving)}.`
   else if (circuit === null || circuit.state !== 'open') text = 'The node is ready. It builds a circuit for your next request.'
@@ -207,6 +208,11 @@ function signedBy(signature: NodeStatus['network']['signature']): string | null 
   return `${signature.publisher.slice(0, 12)}…${issued}`
 }
 
+function StateBadge({ node }: { readonly node: NodeStatus }): JSX.Element {
+  if (node.outage !== null) return <Badge tone="bad">Reaches nothing</Badge>
+  return <Badge tone={node.ready ? 'good' : 'busy'}>{node.ready ? 'Ready' : 'Starting'}</Badge>
+}
+
 function NodeCard(): JSX.Element {
   const node = status.data.value!
   const now = useNow()
@@ -221,7 +227,7 @@ function NodeCard(): JSX.Element {
     ['Running for', duration(now - node.startedAt)],
   ]
   return (
-    <Card title="This node" aside={<Badge tone={node.ready ? 'good' : 'busy'}>{node.ready ? 'Ready' : 'Starting'}</Badge>}>
+    <Card title="This node" aside={<StateBadge node={node} />}>
       <dl class="facts">
         {rows.map(([name, value]) =>
           value === null ? null : (

@@ -266,6 +266,10 @@ describe('the network', () => {
 
   test('is there, or not yet, or not at all', () => {
     says(finding(), 'ok', /ready and knows 6 relays/)
+    const outage = { code: 'exits-unreachable', message: 'nothing can be reached: no exit answers', advice: 'wait', since: 0 } as const
+    says(finding({ ready: false, outage }), 'fail', /no exit answers/, /wait/)
+    const told = statusFindings({ ...status, outage, warnings: [{ code: outage.code, message: 'the same; wait', since: 0 }] }, true)
+    expect(told.filter(({ result }) => result !== 'ok').map(({ check }) => check)).toEqual(['network'])
     says(finding({ view: nobody, ready: false }), 'fail', /knows no relay/, /bootstrap.*clock/)
     says(finding({ view: nobody, roles: ['bootstrap'] }), 'note', /first node of a network/, /network\.toml/)
     says(finding({ view: nobody, ready: false, uptimeMs: 5_000 }), 'note', /just been started/, /in a minute/)
