@@ -54,6 +54,7 @@ export class OwnCircuit {
   readonly #watch: CircuitWatch
   #silent: number | null = null
   #scheduled = false
+  #usedAt: number | null = null
   #end: CircuitEnd | null = null
   /** Of raw packets, from and to the exit. */
   readonly #packetBytes = { in: 0, out: 0 }
@@ -158,11 +159,16 @@ export class OwnCircuit {
     return this.#machine.rttMs
   }
 
+  /** When the last stream began here, monotonic ms; null before the first. */
+  get usedAt(): number | null {
+    return this.#usedAt
+  }
+
   get minRttMs(): number | null {
     return this.#machine.minRttMs
   }
 
-  /** The smoothed round trip to each hop that stands; null where none was measured. */
+  /** The round trip to each hop that stands, the least of the last few; null where none was measured. */
   hopRttsMs(): (number | null)[] {
     return Array.from({ length: this.hops }, (_, hop) => this.#machine.hopRttMs(hop))
   }
@@ -212,6 +218,7 @@ export class OwnCircuit {
       () => {
         id = open()
         this.#streams.add(id, target)
+        this.#usedAt = this.#m.now()
         return id
       },
       () => this.#streams.cancel(id),

@@ -442,7 +442,7 @@ export interface TrafficSample {
   /** Bytes of this machine’s applications, in this second. */
   readonly sent: number
   readonly received: number
-  /** The best round trip of an open circuit; null without one. */
+  /** The round trip of the circuit that the last stream took; null without one. */
   readonly rttMs: number | null
   readonly circuitsBuilt: number
   readonly circuitsFailed: number

@@ -8,7 +8,7 @@ import { LogsPage } from './pages/logs.tsx'
 import { NetworkPage } from './pages/network.tsx'
 import { OverviewPage } from './pages/overview.tsx'
 import { ReachabilityPage } from './pages/reachability.tsx'
-import { RelayPage } from './pages/relay.tsx'
+import { ServingPage } from './pages/serving.tsx'
 import { SettingsPage } from './pages/settings.tsx'
 import { SignedOutPage } from './pages/signed-out.tsx'
 import { StreamsPage } from './pages/streams.tsx'
@@ -24,7 +24,7 @@ const VIEWS: Readonly<Record<PagePath, ComponentType>> = {
   streams: StreamsPage,
   network: NetworkPage,
   reachability: ReachabilityPage,
-  relay: RelayPage,
+  serving: ServingPage,
   settings: SettingsPage,
   logs: LogsPage,
 }

@@ -1,8 +1,10 @@
 import type { Event } from '../control/api-types.ts'
 import { send } from './api.ts'
 
-/** The node says something every 15 s at least; after this long without a word it is gone, whatever the socket says. */
-const SILENCE_MS = 35_000
+/** The node tells of its traffic each second; after this long without a word it is gone, whatever the socket says. */
+const SILENCE_MS = 10_000
+/** A timer that comes later than this belongs to a page that slept: what came meanwhile is still to be read. */
+const SLEPT_MS = 2000
 /** No event is longer. */
 const MAX_EVENT_CHARS = 4 * 1024 * 1024
 
@@ -19,7 +21,7 @@ export interface EventReader {
  */
 export async function readEvents(query: Readonly<Record<string, string>>, reader: EventReader, signal: AbortSignal): Promise<void> {
   const silence = new AbortController()
-  let timer = setTimeout(() => silence.abort(), SILENCE_MS)
+  const watch = watchFor(SILENCE_MS, () => silence.abort())
   try {
     const response = await send('GET /v1/events', { query, signal: AbortSignal.any([signal, silence.signal]) })
     const body = response.body?.pipeThrough(new TextDecoderStream()).getReader()
@@ -29,8 +31,7 @@ export async function readEvents(query: Readonly<Record<string, string>>, reader
     for (;;) {
       const { value, done } = await body.read()
       if (done || text.length > MAX_EVENT_CHARS) return
-      clearTimeout(timer)
-      timer = setTimeout(() => silence.abort(), SILENCE_MS)
+      watch.heard()
       text += value
       const end = text.lastIndexOf('\n\n')
       if (end < 0) continue
@@ -42,8 +43,20 @@ export async function readEvents(query: Readonly<Record<string, string>>, reader
     if (signal.aborted || silence.signal.aborted || error instanceof TypeError) return
     throw error
   } finally {
-    clearTimeout(timer)
+    watch.stop()
   }
+}
+
+/** Calls when nothing was heard for so long. */
+function watchFor(ms: number, silent: () => void): { heard(): void; stop(): void } {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const start = (): void => {
+    clearTimeout(timer)
+    const due = performance.now() + ms
+    timer = setTimeout(() => (performance.now() - due > SLEPT_MS ? start() : silent()), ms)
+  }
+  start()
+  return { heard: start, stop: () => clearTimeout(timer) }
 }
 
 function eventOf(block: string): Event[] {

@@ -7,7 +7,7 @@ export const PAGES = [
   { path: 'streams', title: 'Streams' },
   { path: 'network', title: 'Network' },
   { path: 'reachability', title: 'Reachability' },
-  { path: 'relay', title: 'Relay & exit' },
+  { path: 'serving', title: 'Serving' },
   { path: 'settings', title: 'Settings' },
   { path: 'logs', title: 'Logs' },
 ] as const

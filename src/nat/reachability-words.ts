@@ -50,12 +50,13 @@ function decidingReason({ state, families, port, punching }: Situation): string 
       return deciding === undefined ? 'the node listens on loopback addresses only' : 'it is not known yet how others see this node'
     case 'public':
       if (direct?.source === 'advertised') return 'the operator says so: node.advertise'
-      if (direct?.source === 'forward') return `peers connect to ${direct.address}: the router forwards the port by its own settings`
+      if (direct?.source === 'forward')
+        return `peers connect to ${placeOf(direct.address)}: the router forwards the port by its own settings`
       return direct?.check === 'confirmed'
-        ? `peers connected to the own address ${direct.address}`
-        : `${direct?.address} is an address of this machine`
+        ? `peers connected to ${placeOf(direct.address)}, an address of this machine`
+        : `${placeOf(direct?.address)} is an address of this machine`
     case 'mapped':
-      return `the router forwards a port on request, and peers connected to ${direct?.address}`
+      return `the router forwards a port on request, and peers connected to ${placeOf(direct?.address)}`
     case 'punchable':
       return deciding!.behaviour!.mapping === 'none'
         ? 'a firewall lets in only answers, so holes can be punched'
@@ -69,6 +70,12 @@ function decidingReason({ state, families, port, punching }: Situation): string 
         return 'holes could be punched, but this machine lacks what that needs'
       return 'the NAT gives out another public port for each destination (symmetric), so holes can hardly be punched'
   }
+}
+
+/** A multiaddr of TCP for people: "192.0.2.7, port 4460". */
+function placeOf(multiaddr: string | undefined): string {
+  const [, , host, , port] = (multiaddr ?? '').split('/')
+  return port === undefined ? (multiaddr ?? 'it') : `${host}, port ${port}`
 }
 
 /** A mapping of another public address than the one seen from outside leads nowhere: there is another NAT before that router. */

@@ -1,5 +1,5 @@
 import type { NodeId } from '../base/index.ts'
-import type { PooledCircuit, StreamFacts as PoolStreamFacts } from '../client/index.ts'
+import type { OwnCircuit, PooledCircuit, StreamFacts as PoolStreamFacts } from '../client/index.ts'
 import type { PortRange, ServingRole, View } from '../directory/index.ts'
 import type { OnionKeyring } from '../onion/index.ts'
 import { explain, type GuardWarning, type GuardFacts as PathGuardFacts, POSITIONS } from '../path/index.ts'
@@ -47,7 +47,7 @@ export function circuitFacts(entry: PooledCircuit, view: View, countries: RelayC
     createdAt: wallTime(clocks, entry.createdAt),
     buildMs: entry.readyAt === null ? null : Math.round((entry.readyAt - entry.createdAt) * 1000) / 1000,
     firstUsedAt: entry.firstUsedAt === null ? null : wallTime(clocks, entry.firstUsedAt),
-    rttMs: entry.circuit?.rttMs ?? null,
+    rttMs: entry.circuit ? wayMs(entry.circuit) : null,
     streams: entry.circuit?.openStreams ?? 0,
     isolation: isolationShown(entry),
     bytesSent: entry.circuit?.bytesOut ?? 0,
@@ -55,6 +55,11 @@ export function circuitFacts(entry: PooledCircuit, view: View, countries: RelayC
     closed: entry.end === null ? null : { reason: entry.end.reason, hop: entry.end.hop },
     why: why ? hopReasons(entry) : null,
   }
+}
+
+/** The round trip to the last hop, by the same measure as those of the hops before it. */
+export function wayMs(circuit: OwnCircuit): number | null {
+  return circuit.hopRttsMs().at(-1) ?? circuit.rttMs
 }
 
 function hopReasons(entry: PooledCircuit): HopReason[] {

@@ -59,7 +59,7 @@ export interface TrafficSample {
   /** Payload bytes of this machine's applications. */
   readonly sent: number
   readonly received: number
-  /** The best round trip of an open circuit; null without one. */
+  /** The round trip of the circuit that the last stream took; null without one. */
   readonly rttMs: number | null
   readonly circuitsBuilt: number
   readonly circuitsFailed: number

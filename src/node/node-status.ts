@@ -1,6 +1,7 @@
 import { totalmem } from 'node:os'
 import { constrainedMemory, memoryUsage } from 'node:process'
-import { guardFacts, onionKeyFacts, roleCounts } from './facts.ts'
+import type { OwnCircuit } from '../client/index.ts'
+import { guardFacts, onionKeyFacts, roleCounts, wayMs } from './facts.ts'
 import type { Totals } from './history.ts'
 import { ruleChanges } from './network-file.ts'
 import type { ClientFacts, GuardFacts, NodeStatus } from './node-control.ts'
@@ -66,13 +67,12 @@ export function countView({ view, clocks }: NodeParts): { known: number; eligibl
 /** What the plots are made of: counts since the start, and what there is now. */
 export function totalsOf({ client, serving }: NodeParts): Totals {
   const facts = client ? clientFacts(client) : null
-  const rtts = (client?.pool.circuits() ?? []).flatMap(({ state, circuit }) => (state === 'ready' ? (circuit?.rttMs ?? []) : []))
   const relaying = serving?.engine.stats()
   const exit = serving?.exit?.counts
   return {
     sent: facts?.bytesSent ?? 0,
     received: facts?.bytesReceived ?? 0,
-    rttMs: rtts.length === 0 ? null : Math.min(...rtts),
+    rttMs: client ? rttInUse(client) : null,
     circuitsBuilt: facts?.circuitsBuilt ?? 0,
     circuitsFailed: facts?.circuitsFailed ?? 0,
     streamsOpen: facts?.streamsOpen ?? 0,
@@ -83,6 +83,16 @@ export function totalsOf({ client, serving }: NodeParts): Totals {
     queuedBytes: relaying?.queuedBytes ?? 0,
     rssBytes: memoryUsage.rss(),
   }
+}
+
+/** The round trip of the circuit that the last stream took, or of the newest; null where none is open or measured. */
+function rttInUse({ pool }: ClientParts): number | null {
+  const open = pool.circuits().flatMap(({ state, circuit }) => (state === 'ready' && circuit?.rttMs != null ? [circuit] : []))
+  const inUse = open.reduce<OwnCircuit | null>(
+    (last, one) => (last === null || (one.usedAt ?? Number.NEGATIVE_INFINITY) >= (last.usedAt ?? Number.NEGATIVE_INFINITY) ? one : last),
+    null,
+  )
+  return inUse === null ? null : wayMs(inUse)
 }
 
 /** The guards of a client in order; null for a node that is none. */

@@ -171,7 +171,7 @@ export interface ClientCircuitMachine extends CircuitMachine {
   /** The measured round trip to the last hop, smoothed, and the least seen; null before the first measurement. */
   readonly rttMs: number | null
   readonly minRttMs: number | null
-  /** The same of any hop, smoothed. */
+  /** That of any hop: the least of the last few measurements, so that hops can be compared. */
   hopRttMs(hop: number): number | null
 }
 

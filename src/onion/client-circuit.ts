@@ -103,7 +103,7 @@ class ClientCircuit implements ClientCircuitMachine, CircuitMessageHandler {
   }
 
   hopRttMs(hop: number): number | null {
-    return this.#endpoint.roundTrips.smoothedMs(hop)
+    return this.#endpoint.roundTrips.recentMs(hop)
   }
 
   cellsFrom(hop: number): number {

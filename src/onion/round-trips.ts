@@ -7,10 +7,14 @@ const MEASURE_INTERVAL_MS = 1000
 const MEASURE_BYTES = 64 * 1024
 /** Weight of a new measurement in the smoothed one (RFC 6298 §2). */
 const SMOOTHING = 1 / 8
+/** Measurements of which the least is what the way takes now: the others waited somewhere. */
+const LAST_FEW = 5
 
 interface HopRoundTrip {
   smoothedMs: number | null
   minMs: number | null
+  /** The last few, oldest first. */
+  readonly lastMs: number[]
   /** An upper bound from elsewhere (a handshake), until there is a measurement. */
   boundMs: number | null
   pingedAt: number
@@ -45,6 +49,12 @@ export class RoundTrips {
 
   minMs(hop: number): number | null {
     return this.#hops[hop]?.minMs ?? null
+  }
+
+  /** The least of the last few: hops that are measured apart can be compared by it. */
+  recentMs(hop: number): number | null {
+    const known = this.#hops[hop]
+    return known === undefined || known.lastMs.length === 0 ? null : Math.min(...known.lastMs)
   }
 
   /** The round trip that windows are tuned by. */
@@ -93,13 +103,15 @@ export class RoundTrips {
     const known = this.#of(hop)
     known.smoothedMs = known.smoothedMs === null ? ms : known.smoothedMs + (ms - known.smoothedMs) * SMOOTHING
     known.minMs = known.minMs === null ? ms : Math.min(known.minMs, ms)
+    known.lastMs.push(ms)
+    if (known.lastMs.length > LAST_FEW) known.lastMs.shift()
     return ms
   }
 
   #of(hop: number): HopRoundTrip {
     const known = this.#hops[hop]
     if (known) return known
-    const fresh = { smoothedMs: null, minMs: null, boundMs: null, pingedAt: Number.NEGATIVE_INFINITY, bytesSince: 0 }
+    const fresh = { smoothedMs: null, minMs: null, lastMs: [], boundMs: null, pingedAt: Number.NEGATIVE_INFINITY, bytesSince: 0 }
     this.#hops[hop] = fresh
     return fresh
   }

@@ -62,7 +62,7 @@ describe.skipIf(reasonToSkip !== null)(`everybody can use the dashboard${reasonT
     test('nor where something is empty, wrong or away', async () => {
       const open = await openPage(browser, client, { colorScheme })
       const { page } = open
-      for (const path of ['overview', 'streams', 'reachability', 'relay'] as const) {
+      for (const path of ['overview', 'streams', 'reachability', 'serving'] as const) {
         await open.go(path)
         await page.waitForTimeout(400)
         expect(await violationsOf(page), path).toEqual([])

@@ -8,4 +8,4 @@ export function chromiumPath(): string | null {
 }
 
 /** The pages by the name in their address. */
-export const PAGES = ['overview', 'circuits', 'streams', 'network', 'reachability', 'relay', 'settings', 'logs'] as const
+export const PAGES = ['overview', 'circuits', 'streams', 'network', 'reachability', 'serving', 'settings', 'logs'] as const

@@ -255,7 +255,7 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '
 
   test('leaving the network is asked twice', async () => {
     const { page } = open
-    await open.go('relay')
+    await open.go('serving')
     await page.getByRole('button', { name: 'Leave …' }).click()
     await page.getByRole('button', { name: 'Stay' }).click()
     expect(dashboard.node.asked).not.toContain('drain')
@@ -349,7 +349,7 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard${reasonToSkip === null ? '
     await page.getByRole('button', { name: /^Go on/ }).waitFor()
 
     await page.reload()
-    await goTo('Relay & exit')
+    await goTo('Serving')
     await reach(page.getByRole('button', { name: 'Leave …' }))
     await page.keyboard.press('Enter')
     await reach(page.getByRole('button', { name: 'Leave, and end the node' }))

@@ -1,5 +1,6 @@
-import type { Browser } from 'playwright-core'
+import type { Browser, Locator } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { StreamEnd } from '../../src/control/api-types.ts'
 import { type LivelyDashboard, openLivelyDashboard } from '../support/lively-dashboard.ts'
 import { type OpenPage, openBrowser, openPage, reasonToSkip } from './open-page.ts'
 
@@ -27,7 +28,7 @@ describe.skipIf(reasonToSkip !== null)(`the overview${reasonToSkip === null ? ''
       .circuits(false)
       .find((circuit) => circuit.id === id)!
       .path.map(({ country }) => country!)
-  const request = (target: string) => open.page.locator('.requests li', { hasText: target })
+  const request = (target: string): Locator => open.page.locator('.requests li', { hasText: target })
 
   test('draws the circuit that was asked for while a stream is still open on an older one', async () => {
     const { page } = open
@@ -75,5 +76,69 @@ describe.skipIf(reasonToSkip !== null)(`the overview${reasonToSkip === null ? ''
     await expect.poll(() => age.textContent(), { timeout: 5000 }).not.toBe(before)
     await elsewhere.context.close()
     expect(elsewhere.errors).toEqual([])
+  })
+
+  test('a request that failed is shown as such, with what went wrong; one that was given up here is not', async () => {
+    const { node } = dashboard
+    const of = (target: string, end: StreamEnd): void => {
+      node.endStream(node.openStream({ target, state: 'opening', bytesSent: 0, bytesReceived: 0 }).id, { end })
+    }
+    of('refuses.example:443', 'refused')
+    await request('refuses.example:443').getByText('failed', { exact: true }).waitFor()
+    await request('refuses.example:443').getByText('The server refused the connection').waitFor()
+    of('nobody.example:443', 'resolve-failed')
+    await request('nobody.example:443').getByText('The name has no address').waitFor()
+    of('given-up.example:443', 'aborted')
+    of('fine.example:443', 'done')
+    await request('fine.example:443')
+      .getByText(/^\d\d:\d\d:\d\d$/)
+      .waitFor()
+    expect(await open.page.locator('.requests .badge').allTextContents()).toEqual(['failed', 'failed'])
+  })
+
+  test('a way on which packets are lost without a word is not live any more after ten seconds', async () => {
+    const { page } = open
+    dashboard.freeze()
+    await page.getByText('Offline', { exact: true }).waitFor({ timeout: 16_000 })
+    dashboard.thaw()
+    await page.getByText('Live', { exact: true }).first().waitFor({ timeout: 16_000 })
+  })
+
+  test('a quiet node stays live: its traffic is told each second', async () => {
+    await open.page.waitForTimeout(11_000)
+    expect(await open.page.getByText('Live', { exact: true }).count()).toBeGreaterThan(0)
+    expect(await open.page.locator('.banner').count()).toBe(0)
+  })
+
+  test('addresses of the proxies are copied by the keyboard, and that is said', async () => {
+    const { page } = open
+    await open.context.grantPermissions(['clipboard-read', 'clipboard-write'])
+    await page.getByRole('button', { name: 'Copy the address of the SOCKS5 proxy' }).press('Enter')
+    await page.getByRole('status').filter({ hasText: 'Copied' }).waitFor()
+    expect(await page.evaluate('navigator.clipboard.readText()')).toBe('127.0.0.1:9250')
+  })
+
+  test('the round trip that is plotted is that of the circuit that is drawn', async () => {
+    const { page } = open
+    dashboard.node.openStream({ target: 'plotted.example:443' })
+    const drawn = page.locator('.stop-rtt').last()
+    const figure = page.locator('.figure', { hasText: 'Round trip' }).locator('.figure-value')
+    const plotted = page.locator('.plot-card', { hasText: 'Round trip' }).locator('.plot-now')
+    const shown = async (): Promise<number> =>
+      new Set([await drawn.textContent(), await figure.textContent(), await plotted.textContent()]).size
+    await expect.poll(shown, { timeout: 8000 }).toBe(1)
+  })
+
+  test('streams on a phone say what they carry in a second line, under a header that is whole', async () => {
+    const stream = dashboard.node.openStream({ target: 'phone.example:443', bytesReceived: 3 * 2 ** 20, bytesSent: 512 })
+    const phone = await openPage(browser, dashboard, { viewport: { width: 360, height: 740 } })
+    await phone.go('streams')
+    const row = phone.page.locator('.table-streams .table-space [role=row]', { hasText: stream.target! })
+    await row.getByText(/^3\.\d\d MiB down · .* up$/).waitFor()
+    const cut =
+      '[...document.querySelectorAll(".table-streams [role=columnheader]:not(.col-end)")].filter((head) => head.scrollWidth > head.clientWidth)'
+    expect(await phone.page.evaluate(`${cut}.length`)).toBe(0)
+    await phone.context.close()
+    expect(phone.errors).toEqual([])
   })
 })

@@ -23,12 +23,10 @@ export async function takeScreenshots(browser: Browser, into: string, only = '')
       const shoot = async (page: Page, what: string): Promise<void> => {
         const file = `${what}-${name}.png`
         if (!file.includes(only)) return
-        const state = !PAGES.some((path) => path === what)
         // A few say it all.
         if (name === 'phone-dark' && what !== 'overview') return
-        if (state && name === 'dark') return
         await page.waitForTimeout(SETTLE_MS)
-        await page.screenshot({ path: join(into, file), fullPage: what === 'overview' || what === 'relay' })
+        await page.screenshot({ path: join(into, file), fullPage: what === 'overview' || what === 'serving' })
       }
       const page = await signIn(context, await dashboard.link())
       for (const path of PAGES) {

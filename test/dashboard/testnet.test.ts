@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Control } from '../support/control.ts'
-import { runOk, startTestnet, type Testnet, temporaryFolder } from '../support/processes.ts'
+import { run, runOk, startTestnet, type Testnet, temporaryFolder } from '../support/processes.ts'
 import { startWebServer, type WebServer } from '../support/web-server.ts'
 import { openBrowser, openPage, reasonToSkip } from './open-page.ts'
 
@@ -97,5 +98,22 @@ describe.skipIf(reasonToSkip !== null)(`the dashboard of a testnet${reasonToSkip
       curl.kill()
       await open.context.close()
     }
+  })
+
+  test('a request that fails is shown with what the exit said', async () => {
+    const control = new Control(testnet.ready.control, testnet.client.dir)
+    const link = async (): Promise<string> => (await control.ask<{ url: string }>('POST', '/v1/dashboard-link', {})).url
+    const open = await openPage(browser, { link, origin: new URL(await link()).origin })
+    const closed = createServer()
+    await new Promise<void>((done) => closed.listen(0, '127.0.0.1', done))
+    const { port } = closed.address() as AddressInfo
+    await new Promise((done) => closed.close(done))
+    const { code } = await run('curl', ['-s', '--max-time', '20', '-x', `socks5h://${testnet.ready.socks}`, `http://127.0.0.1:${port}/`])
+    expect(code).not.toBe(0)
+    const row = open.page.locator('.requests li', { hasText: `127.0.0.1:${port}` }).first()
+    await row.getByText('failed', { exact: true }).waitFor()
+    await row.getByText('The server refused the connection').waitFor()
+    await open.context.close()
+    expect(open.errors).toEqual([])
   })
 })

@@ -19,6 +19,9 @@ export interface LivelyDashboard {
   /** Nothing reaches the node any more. */
   disconnect(): Promise<void>
   reconnect(): Promise<void>
+  /** Packets are lost: connections stay, and nothing comes through them any more; until `thaw`. */
+  freeze(): void
+  thaw(): void
   /** The node's listeners end and begin anew. */
   /** @param meanwhile what is done while it is down */
   restart(meanwhile?: (dir: string) => Promise<void>): Promise<void>
@@ -39,7 +42,8 @@ export async function openLivelyDashboard(how: Omit<Liveliness, 'dir'>): Promise
     })
   let server = await serve()
   // What can be cut: the node itself keeps its sessions.
-  const cable = wayTo(() => server.dashboard!)
+  const frost = { frozen: false }
+  const cable = wayTo(() => server.dashboard!, frost)
   const port = await listen(cable, 0)
   const origin = `http://127.0.0.1:${port}`
   return {
@@ -57,6 +61,12 @@ export async function openLivelyDashboard(how: Omit<Liveliness, 'dir'>): Promise
     async reconnect() {
       await listen(cable, port)
     },
+    freeze() {
+      frost.frozen = true
+    },
+    thaw() {
+      frost.frozen = false
+    },
     async restart(meanwhile) {
       await server.close()
       await meanwhile?.(folder.path)
@@ -73,14 +83,18 @@ export async function openLivelyDashboard(how: Omit<Liveliness, 'dir'>): Promise
 }
 
 /** Passes requests on to where the node listens, under its own name there. */
-function wayTo(address: () => string): Server {
+function wayTo(address: () => string, frost: { readonly frozen: boolean }): Server {
   return createServer((asked, answer) => {
+    if (frost.frozen) return
     const [host, port] = address().split(':')
     const headers = { ...asked.headers, host: address() }
     if (headers.origin !== undefined) headers.origin = `http://${address()}`
     const onward = request({ host: host!, port: Number(port), method: asked.method ?? 'GET', path: asked.url ?? '/', headers }, (got) => {
       answer.writeHead(got.statusCode!, got.headers)
-      got.pipe(answer)
+      got.on('data', (bytes) => {
+        if (!frost.frozen) answer.write(bytes)
+      })
+      got.once('end', () => answer.end())
       got.once('close', () => answer.destroy(got.complete ? undefined : new Error('cut off')))
     })
     onward.once('error', () => answer.destroy())

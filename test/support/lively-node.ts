@@ -212,7 +212,8 @@ export class LivelyNode extends FakeNode {
     this.asked.push(`ping ${id}`)
     const found = this.#circuits.find((circuit) => circuit.id === id)
     if (!found) return null
-    const measured = { ...found, path: found.path.map((hop, i) => ({ ...hop, rttMs: Math.round(i * 34 + 18 + this.#random() * 22) })) }
+    const path = found.path.map((hop, i) => ({ ...hop, rttMs: Math.round(i * 34 + 18 + this.#random() * 22) }))
+    const measured = { ...found, path, rttMs: path.at(-1)!.rttMs }
     this.#circuits = this.#circuits.map((circuit) => (circuit === found ? measured : circuit))
     return measured
   }
@@ -293,7 +294,7 @@ export class LivelyNode extends FakeNode {
       createdAt: Date.now() - Math.floor(this.#random() * 240_000),
       buildMs: 180 + Math.round(this.#random() * 90),
       firstUsedAt: Date.now(),
-      rttMs: 96 + Math.round(this.#random() * 40),
+      rttMs: null,
       streams: 1 + Math.floor(this.#random() * 5),
       isolation: Math.floor(this.#random() * 0xffffffff)
         .toString(16)
@@ -307,8 +308,9 @@ export class LivelyNode extends FakeNode {
           position === 'guard' ? ['first primary guard'] : ['drawn by weight', '12 candidates fewer: they share a /16 with the guard'],
       })),
     }
-    this.#circuits.push(circuit)
-    return circuit
+    const measured = { ...circuit, rttMs: circuit.path.at(-1)!.rttMs }
+    this.#circuits.push(measured)
+    return measured
   }
 
   #open(openedAt: number): StreamFacts {
@@ -346,7 +348,7 @@ export class LivelyNode extends FakeNode {
       at,
       sent: Math.floor(60_000 * wave * noise),
       received: Math.floor(1_400_000 * wave * noise),
-      rttMs: Math.round((104 + 30 * (1 - wave) + this.#random() * 12) * 10) / 10,
+      rttMs: this.#circuits.find(({ id }) => id === this.#streams.at(-1)?.circuit)?.rttMs ?? this.#circuits.at(-1)?.rttMs ?? null,
       circuitsBuilt: this.#random() < 0.12 ? 1 + Math.floor(this.#random() * 2) : 0,
       circuitsFailed: this.#random() < 0.012 ? 1 : 0,
       streamsOpen: this.#streams.length,

@@ -35,7 +35,7 @@ export const traffic = named(
     at: time,
     sent: count.describe('Bytes of this machine’s applications, in this second.'),
     received: count,
-    rttMs: z.number().nullable().describe('The best round trip of an open circuit; null without one.'),
+    rttMs: z.number().nullable().describe('The round trip of the circuit that the last stream took; null without one.'),
     circuitsBuilt: count,
     circuitsFailed: count,
     streamsOpen: count,

@@ -44,8 +44,8 @@ export function CircuitsPage(): JSX.Element {
       <Card title="Circuits">
         <Empty icon="circuits" title="This node builds no circuits of its own">
           <p>
-            It serves others: the page <a href="#/relay">Relay &amp; exit</a> says how much. With the role client it carries your own
-            traffic too, and shows its circuits here.
+            It serves others: the page <a href="#/serving">Serving</a> says how much. With the role client it carries your own traffic too,
+            and shows its circuits here.
           </p>
         </Empty>
       </Card>

@@ -8,6 +8,7 @@ import { latestStreams, watchLatest } from '../latest-streams.ts'
 import { askForCircuit, circuitInUse, circuits, measure, status, traffic } from '../node-state.ts'
 import { ActButton } from '../parts/act-button.tsx'
 import { Badge, Card, Figure, Figures } from '../parts/card.tsx'
+import { CopyButton } from '../parts/copy-button.tsx'
 import { CountryCard } from '../parts/country-choice.tsx'
 import { Draw } from '../parts/icons.tsx'
 import { PathDrawing, PathLine } from '../parts/path-drawing.tsx'
@@ -18,6 +19,7 @@ import { TrafficPlots } from '../parts/traffic-plots.tsx'
 import { VpnCard } from '../parts/vpn-card.tsx'
 import { Warnings } from '../parts/warnings.tsx'
 import { useResource } from '../resource.ts'
+import { failureOf } from '../stream-end.ts'
 import { useNow } from '../use-now.ts'
 
 /** What the node does now, at a glance. */
@@ -35,16 +37,14 @@ export function OverviewPage(): JSX.Element {
         <>
           <PathCard />
           <div class="columns">
-            <div class="stack">
-              <RequestsCard />
-              <NodeCard />
-            </div>
+            <RequestsCard />
             <div class="stack">
               <CountryCard />
               <VpnCard />
             </div>
           </div>
           <TrafficPlots />
+          <NodeCard wide />
         </>
       ) : (
         <>
@@ -153,7 +153,7 @@ function PathCard(): JSX.Element {
 }
 
 /** Requests that a person sees here. */
-const SHOWN_REQUESTS = 8
+const SHOWN_REQUESTS = 9
 
 function RequestsCard(): JSX.Element {
   useEffect(() => watchLatest(SHOWN_REQUESTS), [])
@@ -161,7 +161,7 @@ function RequestsCard(): JSX.Element {
   const known = circuits.data.value ?? []
   const socks = status.data.value?.socks
   return (
-    <Card title="Last requests" aside={<a href="#/streams">All streams</a>}>
+    <Card title="Last requests" class="requests-card" aside={<a href="#/streams">All streams</a>}>
       {recent.length === 0 ? (
         <Empty icon="streams" title="Nothing went through yet">
           {socks ? (
@@ -177,6 +177,7 @@ function RequestsCard(): JSX.Element {
         <ul class="requests">
           {recent.map((stream) => {
             const circuit = known.find(({ id }) => id === stream.circuit)
+            const failure = failureOf(stream)
             return (
               <li key={stream.id}>
                 <span class="request-target" title={stream.target ?? undefined}>
@@ -187,8 +188,19 @@ function RequestsCard(): JSX.Element {
                 </span>
                 <span class="request-bytes">{bytes(stream.bytesReceived + stream.bytesSent)}</span>
                 <span class="request-when">
-                  {stream.state === 'closed' ? clock(stream.openedAt) : <Badge tone="good">{stream.state}</Badge>}
+                  {failure !== null ? (
+                    <Badge tone="bad">failed</Badge>
+                  ) : stream.state === 'closed' ? (
+                    clock(stream.openedAt)
+                  ) : (
+                    <Badge tone={stream.state === 'open' ? 'good' : 'busy'}>{stream.state}</Badge>
+                  )}
                 </span>
+                {failure === null ? null : (
+                  <span class="request-why">
+                    {failure}, {clock(stream.openedAt)}
+                  </span>
+                )}
               </li>
             )
           })}
@@ -213,13 +225,14 @@ function StateBadge({ node }: { readonly node: NodeStatus }): JSX.Element {
   return <Badge tone={node.ready ? 'good' : 'busy'}>{node.ready ? 'Ready' : 'Starting'}</Badge>
 }
 
-function NodeCard(): JSX.Element {
+function NodeCard({ wide = false }: { readonly wide?: boolean }): JSX.Element {
   const node = status.data.value!
   const now = useNow()
-  const rows: readonly (readonly [string, string | null])[] = [
-    ['SOCKS5 proxy', node.socks],
-    ['HTTP proxy', node.http],
-    ['DNS', node.dns],
+  /** The third: what a button copies. */
+  const rows: readonly (readonly [name: string, value: string | null, copied?: string])[] = [
+    ['SOCKS5 proxy', node.socks, 'the address of the SOCKS5 proxy'],
+    ['HTTP proxy', node.http, 'the address of the HTTP proxy'],
+    ['DNS', node.dns, 'the address of the DNS listener'],
     ['Network', node.network.name],
     ['Signed by', signedBy(node.network.signature)],
     ['Relays for paths', `${node.view.eligible.total} of ${node.view.known.total} known`],
@@ -228,12 +241,15 @@ function NodeCard(): JSX.Element {
   ]
   return (
     <Card title="This node" aside={<StateBadge node={node} />}>
-      <dl class="facts">
-        {rows.map(([name, value]) =>
+      <dl class={wide ? 'facts facts-wide' : 'facts'}>
+        {rows.map(([name, value, copied]) =>
           value === null ? null : (
             <div key={name}>
               <dt>{name}</dt>
-              <dd>{value}</dd>
+              <dd>
+                {value}
+                {copied === undefined ? null : <CopyButton text={value} what={copied} />}
+              </dd>
             </div>
           ),
         )}

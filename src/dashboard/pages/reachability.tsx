@@ -2,6 +2,7 @@ import type { ComponentChildren, JSX } from 'preact'
 import type { FamilyFacts } from '../../control/api-types.ts'
 import { duration, moment, shortId, words } from '../format.ts'
 import { nat } from '../node-state.ts'
+import { Breakable } from '../parts/breakable.tsx'
 import { Badge, Card } from '../parts/card.tsx'
 import { Draw } from '../parts/icons.tsx'
 import { REACHABILITY } from '../parts/reachability-card.tsx'
@@ -62,8 +63,8 @@ export function ReachabilityPage(): JSX.Element {
         <Card title="Addresses">
           <Facts
             rows={[
-              ['Listening on', data.listening.join(', ') || 'nothing'],
-              ['Announced', data.announced.join(', ') || 'nothing'],
+              ['Listening on', <Addresses of={data.listening} key="listening" />],
+              ['Announced', <Addresses of={data.announced} key="announced" />],
               [
                 'Port mapping',
                 data.mapping === null
@@ -83,8 +84,13 @@ export function ReachabilityPage(): JSX.Element {
                 <li key={server}>
                   <Badge tone={verdict === 'believed' ? 'good' : verdict === 'lying' ? 'bad' : 'idle'}>{verdict}</Badge>
                   <span class="mono wrap">
-                    {server}
-                    {said === null ? '' : ` says ${said}`}
+                    <Breakable text={server} />
+                    {said === null ? null : (
+                      <>
+                        {' says '}
+                        <Breakable text={said} />
+                      </>
+                    )}
                   </span>
                 </li>
               ))}
@@ -115,7 +121,7 @@ function Family({ name, facts }: { readonly name: string; readonly facts: Family
       <p class="nat-kind">{facts.kind}</p>
       <Facts
         rows={[
-          ['Seen from outside', facts.public ?? 'not known'],
+          ['Seen from outside', <Breakable text={facts.public ?? 'not known'} key="public" />],
           ['On this machine', facts.local.join(', ') || 'none'],
           ['New outside port', facts.mapping === null ? 'not known' : facts.mapping === 'none' ? 'no translation' : words(facts.mapping)],
           ['Lets in', facts.filtering === null ? 'not known' : words(facts.filtering)],
@@ -125,6 +131,19 @@ function Family({ name, facts }: { readonly name: string; readonly facts: Family
         ]}
       />
     </Card>
+  )
+}
+
+function Addresses({ of }: { readonly of: readonly string[] }): JSX.Element {
+  if (of.length === 0) return <>nothing</>
+  return (
+    <>
+      {of.map((address) => (
+        <div key={address}>
+          <Breakable text={address} />
+        </div>
+      ))}
+    </>
   )
 }
 

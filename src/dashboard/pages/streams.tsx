@@ -6,6 +6,7 @@ import { bytes, duration, number } from '../format.ts'
 import { status, streams } from '../node-state.ts'
 import { Badge, Card } from '../parts/card.tsx'
 import { Draw } from '../parts/icons.tsx'
+import { narrow } from '../parts/narrow.ts'
 import { SearchField } from '../parts/search-field.tsx'
 import { Empty, Failed, Loading } from '../parts/states.tsx'
 import { type Column, VirtualTable } from '../parts/virtual-table.tsx'
@@ -26,7 +27,23 @@ const shown = computed(() => {
 const TONES = { waiting: 'busy', opening: 'busy', open: 'good', closing: 'idle', closed: 'idle' } as const
 
 const columns: readonly Column<Stream>[] = [
-  { key: 'target', name: 'Target', cell: ({ target, kind }) => (target === null ? <em>{kind}</em> : <span title={target}>{target}</span>) },
+  {
+    key: 'target',
+    name: 'Target',
+    cell: ({ target, kind, state, bytesReceived, bytesSent }) => (
+      <>
+        <span class="stream-target" title={target ?? undefined}>
+          {target ?? <em>{kind}</em>}
+        </span>
+        {narrow.value ? (
+          <span class="stream-more">
+            {state === 'open' ? '' : `${state} · `}
+            {bytes(bytesReceived)} down · {bytes(bytesSent)} up
+          </span>
+        ) : null}
+      </>
+    ),
+  },
   { key: 'state', name: 'State', cell: ({ state }) => <Badge tone={TONES[state]}>{state}</Badge> },
   { key: 'isolation', name: 'Isolation key', cell: ({ isolation }) => <span class="mono">{isolation ?? '–'}</span> },
   { key: 'circuit', name: 'Circuit', number: true, cell: ({ circuit }) => circuit ?? '–' },
@@ -79,6 +96,7 @@ export function StreamsPage(): JSX.Element {
         rows={rows}
         columns={columns}
         keyOf={({ id }) => id}
+        rowHeight={narrow.value ? 56 : 40}
         empty={
           wanted.value === '' ? (
             <Empty icon="streams" title="No stream is open">

@@ -47,7 +47,7 @@ const SHAPES = {
     </>
   ),
   reachability: <path d="M12 20h.01M8.5 16.4a5 5 0 0 1 7 0M5 12.9a10 10 0 0 1 14 0M2 9.5a15 15 0 0 1 20 0" />,
-  relay: (
+  serving: (
     <>
       <rect x="3" y="4" width="18" height="6" rx="1.5" />
       <rect x="3" y="14" width="18" height="6" rx="1.5" />
@@ -100,6 +100,12 @@ const SHAPES = {
     <>
       <circle cx="11" cy="11" r="6" />
       <path d="m20 20-4.5-4.5" />
+    </>
+  ),
+  copy: (
+    <>
+      <rect x="9" y="9" width="11" height="11" rx="2" />
+      <path d="M5 15H4.5A1.5 1.5 0 0 1 3 13.5v-9A1.5 1.5 0 0 1 4.5 3h9A1.5 1.5 0 0 1 15 4.5V5" />
     </>
   ),
   offline: (

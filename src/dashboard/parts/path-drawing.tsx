@@ -1,6 +1,7 @@
-import { Fragment, type JSX } from 'preact'
+import type { JSX } from 'preact'
 import type { Circuit, Hop } from '../../control/api-types.ts'
 import { countryName, latency, shortId } from '../format.ts'
+import { Breakable } from './breakable.tsx'
 import { Draw } from './icons.tsx'
 
 /** What each hop is there for, in plain words. */
@@ -40,22 +41,12 @@ export function PathDrawing(props: { readonly circuit: Circuit; readonly target:
           <Draw name="server" />
         </span>
         <span class="stop-name stop-target" title={target ?? undefined}>
-          {target === null ? 'Server' : breakable(target)}
+          {target === null ? 'Server' : <Breakable text={target} />}
         </span>
         <span class="stop-note">{target === null ? 'Where your next request goes' : 'Sees the exit’s address'}</span>
       </li>
     </ol>
   )
-}
-
-/** A long name goes on in a second line where a part of it begins. */
-function breakable(target: string): JSX.Element[] {
-  return target.split(/(?=[.:])/).map((part, i) => (
-    <Fragment key={i}>
-      {i === 0 ? null : <wbr />}
-      {part}
-    </Fragment>
-  ))
 }
 
 function HopStop({ hop, layers }: { readonly hop: Hop; readonly layers: number }): JSX.Element {
@@ -68,6 +59,7 @@ function HopStop({ hop, layers }: { readonly hop: Hop; readonly layers: number }
       <span class="stop-name">{TITLES[hop.position]}</span>
       <span class="stop-country">{countryName(hop.country)}</span>
       <span class="stop-rtt">{hop.established ? latency(hop.rttMs) : 'building …'}</span>
+      {hop.rttMs === null ? null : <span class="stop-way">to here and back</span>}
       <span class="stop-note">{PURPOSE[hop.position]}</span>
       <span class="stop-id" title={`${hop.id}, ${hop.address}`}>
         {shortId(hop.id)}
@@ -89,7 +81,8 @@ function Stretch({ layers }: { readonly layers: number }): JSX.Element {
 
 function inWords(circuit: Circuit, target: string | null): string {
   const hops = circuit.path.map(
-    ({ position, country, rttMs }) => `${position} in ${countryName(country)}${rttMs === null ? '' : `, ${latency(rttMs)}`}`,
+    ({ position, country, rttMs }) =>
+      `${position} in ${countryName(country)}${rttMs === null ? '' : `, ${latency(rttMs)} to there and back`}`,
   )
   return `Path: you, ${hops.join('; ')}; ${target ?? 'server'}`
 }

@@ -7,6 +7,7 @@ import { status } from '../node-state.ts'
 import { Resource, useResource } from '../resource.ts'
 import { ActButton } from './act-button.tsx'
 import { Badge } from './card.tsx'
+import { CopyButton } from './copy-button.tsx'
 import { Draw } from './icons.tsx'
 import { Failed, Loading, Notice } from './states.tsx'
 
@@ -50,7 +51,9 @@ export function RelayDetails({ id, close }: { readonly id: string; readonly clos
         )
       ) : (
         <>
-          <p class="mono wrap">{data.id}</p>
+          <p class="mono wrap">
+            {data.id} <CopyButton text={data.id} what="the id" />
+          </p>
           {data.eligible ? (
             <Badge tone="good">For your paths</Badge>
           ) : (

@@ -81,7 +81,7 @@ export function TrafficPlots(): JSX.Element | null {
         </Card>
         <Card title="Round trip" class="plot-card" aside={<span class="plot-now">{latency(last.rttMs)}</span>}>
           <Plot
-            label={`Round trip of the best circuit: ${latency(last.rttMs)} now`}
+            label={`Round trip of the circuit in use: ${latency(last.rttMs)} now`}
             times={times}
             show={(value) => (value === 0 ? '0 ms' : latency(value))}
             unit="ms"

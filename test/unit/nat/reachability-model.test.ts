@@ -196,6 +196,7 @@ describe(`random lives of a node (seed ${seed})`, () => {
         const shown = reach.facts({ stun: [], lost: [] })
         expect(shown.reasons.length).toBeGreaterThan(0)
         expect([...shown.reasons, ...shown.advice].join(' ')).not.toMatch(/undefined|null|NaN/)
+        expect(shown.reasons[0]).not.toMatch(/\/tcp\/|\/ip[46]\//)
       }
     }
     // The lives come through everything that there is.

@@ -239,7 +239,7 @@ describe('a node behind NAT', () => {
   test('whose router forwards the port by its own settings is public', () => {
     const node = home().tell(stun(4, '11.2.3.4')).round(PUBLIC, 'rr')
     expect(node.reach.state).toBe('public')
-    expect(node.reach.reasons[0]).toMatch(/forwards the port by its own settings/)
+    expect(node.reach.reasons[0]).toMatch(/^peers connect to [\d.]+, port \d+: the router forwards the port by its own settings$/)
   })
 
   test.each(['endpoint-independent', 'address-dependent'] as const)(

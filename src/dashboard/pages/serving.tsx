@@ -11,7 +11,7 @@ import { useResource } from '../resource.ts'
 import { useNow } from '../use-now.ts'
 
 /** What this node does for others, for its operator. */
-export function RelayPage(): JSX.Element {
+export function ServingPage(): JSX.Element {
   const { data, error } = useResource(status)
   const now = useNow()
   if (data === undefined)
@@ -19,7 +19,7 @@ export function RelayPage(): JSX.Element {
   if (data.roles.every((role) => role === 'client')) {
     return (
       <Card title="This node serves nobody else">
-        <Empty icon="relay" title="It is a client only">
+        <Empty icon="serving" title="It is a client only">
           <p>
             With <code>node.roles = ["client", "guard", "middle"]</code> it carries circuits of others too: a port must be reachable, and
             some bandwidth is needed. The page Reachability says what it can serve from where it stands.
