@@ -6,7 +6,7 @@ import type { Warnings } from './warnings.ts'
 /** One warning, whoever is missing. */
 const KEY = 'outage'
 /** When news of the relays is asked for while nothing behind the guard is reached: those that are back may have said so. Doubled each time. */
-const REFRESH_MS = { first: 5_000, most: 300_000 } as const
+const REFRESH_MS = { first: 5_000, most: 30_000 } as const
 
 export interface OutageWatchModules {
   readonly clocks: Clocks
