@@ -5,6 +5,7 @@ import type { Role, ServingRole } from '../directory/index.ts'
 import { keepingCommands } from './keeping-commands.ts'
 import { networkCommands } from './network-commands.ts'
 import { complain } from './output.ts'
+import { settingsCommands } from './settings-commands.ts'
 import { terminalCommands } from './terminal-commands.ts'
 
 /** The roles a node can have, spelled here so that `shallot --help` loads nothing else. A test holds them to the configuration's. */
@@ -86,6 +87,7 @@ export function buildProgram(done: Done): Command {
   networkCommands(program, done)
   terminalCommands(program, done)
   keepingCommands(program, done)
+  settingsCommands(program, done)
   // Settings such as exitOverride and the help's width are inherited only by commands made with .command(), as these are.
   return program
 }
@@ -126,7 +128,7 @@ so that path.exit_countries and path.exclude_countries can be tried.`,
   program
     .command('init')
     .description('write the configuration and keys of a new node')
-    .addOption(new Option('--role <role>', 'what the node does; give it again for more roles (default: client)').argParser(collectRoles))
+    .addOption(rolesOption())
     .option('--network <file>', "the network's network.toml, which is copied")
     .option('--publisher <key>', 'who must have signed it (default: whoever did, if anybody)')
     .option('--bootstrap <addresses...>', 'instead of a file: /ip4/ADDRESS/tcp/PORT/p2p/ID of bootstrap nodes')
@@ -303,6 +305,13 @@ function address(text: string): string {
   if (!match || Number(match[1]) > 65_535)
     throw new InvalidArgumentError('It must be ADDRESS:PORT, such as 127.0.0.1:9250 (port 0: any free one).')
   return text
+}
+
+/** Its words complete; several are taken with commas, which `choices` would refuse. */
+function rolesOption(): Option {
+  const option = new Option('--role <role>', 'what the node does; give it again, or with commas, for more roles (default: client)')
+  option.argParser(collectRoles).argChoices = [...roleNames]
+  return option
 }
 
 function collectRoles(text: string, before: readonly Role[] | undefined): readonly Role[] {

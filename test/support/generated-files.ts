@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import packageJson from '../../package.json' with { type: 'json' }
 import { buildProgram } from '../../src/cli/program.ts'
@@ -25,7 +25,7 @@ export async function generatedFiles(): Promise<{ readonly path: string; readonl
   return [
     { path: 'docs/configuration.md', text: configReference() },
     ...examples.map(({ path, roles }) => ({ path, text: exampleConfig(roles) })),
-    { path: 'man/shallot.1', text: manualPage(modelOf(buildProgram(() => {})), packageJson.version) },
+    { path: 'man/shallot.1', text: manualPage(modelOf(buildProgram(() => {})), packageJson.version, dateOfVersion()) },
     ...(['bootstrap', 'relay', 'exit'] as const).flatMap((kit) => [
       { path: `${kit}/alerts.yml`, text: alertRules(kit) },
       { path: `${kit}/grafana.json`, text: grafanaDashboard(kit) },
@@ -33,6 +33,14 @@ export async function generatedFiles(): Promise<{ readonly path: string; readonl
     { path: 'docs/openapi.json', text: api },
     { path: 'src/control/api-types.ts', text: await apiTypes(JSON.parse(api)) },
   ]
+}
+
+/** That the changelog gives its newest version. */
+function dateOfVersion(): string {
+  const heading = readFileSync(join(import.meta.dirname, '../../CHANGELOG.md'), 'utf8').match(/^## .*$/m)?.[0] ?? ''
+  const date = heading.match(/\d{4}-\d{2}-\d{2}/)?.[0]
+  if (date === undefined) throw new Error('CHANGELOG.md: the newest version has no date YYYY-MM-DD')
+  return date
 }
 
 if (import.meta.main) {

@@ -1,12 +1,14 @@
 import { once } from 'node:events'
-import { createWriteStream } from 'node:fs'
-import { rename, rm } from 'node:fs/promises'
+import { constants, createWriteStream } from 'node:fs'
+import { access, rename, rm, stat } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
+import { dirname } from 'node:path'
 import type { Duplex, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { connect as connectTls } from 'node:tls'
 import { messageOf, ShallotError } from '../../base/index.ts'
+import { isErrno } from '../../store/index.ts'
 import { bytesText, complain, sayJson } from '../output.ts'
 import { findNode, type NodeChoice } from '../places.ts'
 import { Progress } from '../progress.ts'
@@ -33,6 +35,7 @@ export async function fetchUrl(text: string, options: FetchOptions): Promise<num
   const url = parseUrl(text)
   if (options.json && (options.output ?? '-') === '-')
     throw usage('--json needs -o FILE: standard output cannot hold both the body and the facts')
+  if (options.output !== undefined && options.output !== '-') await checkPlace(options.output)
   const proxy = (await (await findNode(options)).status()).socks
   if (proxy === null)
     throw new ShallotError('no-proxy', 'this node has no SOCKS5 proxy: it needs the role client and an address in ingress.socks.listen', {
@@ -122,6 +125,19 @@ async function get(url: URL, proxy: string, user: ProxyUser): Promise<IncomingMe
     raw.destroy()
     throw failed(url, error)
   }
+}
+
+/** Said before anything is asked of a server. @throws ShallotError 'output-not-writable' */
+async function checkPlace(output: string): Promise<void> {
+  const there = await stat(output).catch(() => null)
+  if (there?.isDirectory()) throw notWritable(output, 'it is a directory')
+  await access(dirname(output), constants.W_OK).catch((error) => {
+    throw notWritable(output, isErrno(error, 'ENOENT') ? `there is no directory ${dirname(output)}` : messageOf(error))
+  })
+}
+
+function notWritable(output: string, why: string): ShallotError {
+  return new ShallotError('output-not-writable', `${output} cannot be written: ${why}`, { kind: 'usage', retry: 'never' })
 }
 
 async function save(response: IncomingMessage, output: string): Promise<number> {

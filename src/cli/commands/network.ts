@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { messageOf, ShallotError } from '../../base/index.ts'
 import {
@@ -219,6 +219,12 @@ async function textOf(file: string): Promise<string> {
 }
 
 async function secretOf(file: string): Promise<Uint8Array> {
+  const { mode } = await stat(file).catch(() => ({ mode: 0 }))
+  if ((mode & 0o077) !== 0)
+    throw refused(
+      'key-not-private',
+      `${file} can be read or written by other users of this machine: whoever has it can sign for you. Take that away (chmod 600 ${file}), and think whether a new key is due`,
+    )
   try {
     return decodePublisher(systemSuite(), await bytesOf(file, "the publisher's key"))
   } catch (error) {

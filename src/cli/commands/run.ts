@@ -70,6 +70,7 @@ export async function run(options: RunOptions): Promise<number> {
   const failure = await node.control.stopped
   manager.close()
   await node.close()
+  logger.info('the node has stopped')
   if (failure !== null)
     throw new ShallotError('node-died', `the node ended: ${messageOf(failure)}`, { kind: 'process', retry: 'later', cause: failure })
   return 0

@@ -1,12 +1,15 @@
 import { type ArgumentModel, type CommandModel, everyCommand, type OptionModel } from './command-model.ts'
 
-/** The manual page, in the macros of man(7), made of what --help shows. */
-export function manualPage(program: CommandModel, version: string): string {
+/**
+ * The manual page, in the macros of man(7), made of what --help shows.
+ * @param date of the version: YYYY-MM-DD
+ */
+export function manualPage(program: CommandModel, version: string, date: string): string {
   const name = program.path[0]!
   const below = everyCommand(program).slice(1)
   return [
     `.\\" Made of the same source as ${name} \\-\\-help: test/support/generated-files.ts writes it.`,
-    `.TH ${name.toUpperCase()} 1 "" "${name} ${version}" "User Commands"`,
+    `.TH ${name.toUpperCase()} 1 "${date}" "${name} ${version}" "User Commands"`,
     '.SH NAME',
     `${name} \\- ${escaped(lowerFirst(program.description.replace(/\.$/, '')))}`,
     '.SH SYNOPSIS',

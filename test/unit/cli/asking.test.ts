@@ -163,6 +163,15 @@ describe('fetch', () => {
     expect(existsSync(join(folder.path, 'cut.part'))).toBe(false)
   })
 
+  test.each([
+    ['no/such/dir/x', 'there is no directory no/such/dir'],
+    ['.', 'it is a directory'],
+  ])('to a place that is none asks nobody: %s', async (output, why) => {
+    const { code, log } = await cli(['fetch', url(web, '/file'), '-o', output])
+    expect(code).toBe(2)
+    expect(log).toContain(`shallot: ${output} cannot be written: ${why}`)
+  })
+
   test('says what the exit could not do, and gives up on endless redirects', async () => {
     const refused = await cli(['fetch', 'http://127.0.0.1:1/'])
     expect(refused.code).toBe(1)

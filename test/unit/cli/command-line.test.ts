@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { chooseSuite } from '../../../src/crypto/index.ts'
@@ -214,10 +214,9 @@ describe('run', () => {
 describe('run of a node that names a file which is not there', () => {
   test('says which, and not that there is no node', async () => {
     await cli('init', '--bootstrap', bootstrap, '--dir', 'node')
-    const config = join(folder.path, 'node', 'shallot.toml')
-    writeFileSync(config, readFileSync(config, 'utf8').replace('[node]', '[node]\nbootstrap_files = ["missing.txt"]'))
+    renameSync(join(folder.path, 'node', 'network.toml'), join(folder.path, 'node', 'elsewhere.toml'))
     const { code, log } = await cli('run', '--dir', 'node')
-    expect(log).toContain('missing.txt, cannot be read: there is no such file')
+    expect(log).toContain('network.toml, cannot be read: there is no such file')
     expect(log).not.toContain('shallot init')
     expect(code).toBe(1)
   })

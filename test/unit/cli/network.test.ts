@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { loadConfig } from '../../../src/node/index.ts'
@@ -49,6 +49,12 @@ describe('who publishes a network', () => {
     expect(await json('network', 'show', 'network.toml')).toMatchObject({ network: 'ours', publisher, bootstrap: [address(1)] })
     expect(await ok('network', 'show', 'network.toml')).toContain('198.51.100.1')
     expect((await cli('network', 'keygen', 'key')).log).toMatch(/exists/)
+  })
+
+  test('does not sign with a key that others can read', async () => {
+    await publish()
+    chmodSync(at('key'), 0o640)
+    expect(await problem('network', 'sign', 'network.toml', '--key', 'key')).toMatch(/key can be read .*chmod 600 key/)
   })
 
   test('signs nothing that no node would read, and never with a damaged key', async () => {
@@ -155,7 +161,9 @@ describe('further bootstrap nodes', () => {
     const config = join(at('node'), 'shallot.toml')
     const text = readFileSync(config, 'utf8')
     writeFileSync(config, text.replace('[node]', `[node]\nbootstrap = ["${address(2)}"]\nbootstrap_files = ["friends"]`))
-    expect(await problem('check-config', config)).toMatch(/friends, cannot be read: there is no such file/)
+    const { cautions } = await json('check-config', config)
+    expect(cautions).toEqual([expect.stringMatching(/^the file of bootstrap nodes, .*friends, cannot be read: there is no such file$/)])
+    expect(await ok('check-config', config)).toMatch(/caution +the file of bootstrap nodes/)
     writeFileSync(join(at('node'), 'friends'), `# of friends\n${address(3)}  # anna\n\n${address(4)}\n`)
     expect((await loadConfig(config)).bootstrap).toEqual([
       { name: 'network.toml', addresses: [address(1)] },

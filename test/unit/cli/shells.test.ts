@@ -41,6 +41,7 @@ const lines: readonly (readonly [line: string, offered: readonly string[], not: 
   ['shallot vpn ', ['up', 'down', 'status', 'exec', 'repair'], ['testnet']],
   ['shallot vpn st', ['status'], ['up']],
   ['shallot relays --role ', ['guard', 'middle', 'exit', 'relay', 'bootstrap'], ['client', 'mesh']],
+  ['shallot init --role ', ['client', 'guard', 'middle', 'exit', 'relay', 'bootstrap'], ['mesh']],
   ['shallot relays --role exit --', ['--country', '--json', '--dir'], ['exit']],
   ['shallot run --dir ', ['mesh'], ['network.toml', 'testnet']],
   ['shallot network sign --key mesh netw', ['network.toml'], ['mesh']],
