@@ -83,7 +83,7 @@ describe('a session of a browser', () => {
     ['node.bootstrap', []],
     ['node.bootstrap_files', ['/etc/passwd']],
     ['geo.countries_file', '/etc/passwd'],
-    ['ingress.tun.pcap', '/root/.profile'],
+    ['ingress.tun.pcap', '/etc/profile'],
     ['ingress.socks.credentials', null],
     ['ingress.socks.listen', ['127.0.0.1:1', '0.0.0.0:9250']],
     ['metrics.listen', ['[2001:db8::1]:9297']],
