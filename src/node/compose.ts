@@ -56,6 +56,10 @@ export async function startNode(config: NodeConfig, options: StartOptions): Prom
     stops.push(() => store.close())
     const chosen = chooseSuite(config.node.crypto)
     if (chosen.suite.name === 'portable' && config.node.crypto === 'auto') warnings.raise('crypto-portable', chosen.reason)
+    for (const caution of config.cautions) {
+      warnings.raise('configuration', caution, caution)
+      logger.warn('a file that the configuration names cannot be read: the node starts without it')
+    }
     const modules = modulesOf(config.node.roles)
     const countries = await Countries.open(config.geo.countriesFile, logger.child('geo'))
     const live = new LiveConfig(config)
