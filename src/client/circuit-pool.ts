@@ -37,7 +37,7 @@ export interface CircuitPoolModules extends CircuitBuilderModules {
 /** Closed circuits that are remembered for `shallot circuits`. */
 const MAX_CLOSED = 32
 /** How long to wait before circuits are built ahead of need again after failures: doubled each time. */
-const AHEAD_RETRY_MS = { first: 250, most: 30_000 } as const
+const AHEAD_RETRY_MS = { first: 250, most: 15_000 } as const
 /** How soon to look again while a request waits and no path can be drawn. */
 const NO_PATH_RETRY_MS = 250
 /** Relays count for more once they were seen to carry more: looked at this often. */
@@ -421,9 +421,10 @@ export class CircuitPool {
   /** Building ahead of need waits a little longer after each failure, so that a dead network is not hammered. */
   #holdAhead(build: PoolBuild): void {
     if (build.request !== null) return
-    const wait = Math.min(AHEAD_RETRY_MS.most, AHEAD_RETRY_MS.first * 2 ** Math.min(this.#aheadFailures, 16))
-    this.#aheadFailures++
-    this.#aheadAfter = Math.max(this.#aheadAfter, this.#m.now() + wait)
+    const now = this.#m.now()
+    // Those that were begun together fail together.
+    if (now < this.#aheadAfter) return
+    this.#aheadAfter = now + Math.min(AHEAD_RETRY_MS.most, AHEAD_RETRY_MS.first * 2 ** Math.min(this.#aheadFailures++, 16))
     this.#wake(Math.min(this.#planAt, this.#aheadAfter))
   }
 
