@@ -13,17 +13,18 @@ export const latestStreams = signal<readonly Stream[]>([])
 /** What an event said of one. */
 export function takeStream(stream: Stream): void {
   if (stream.kind !== 'stream' || stream.target === null) return
-  const before = latestStreams.peek()
-  // A stream that ends stays where it began.
-  latestStreams.value = before.some(({ id }) => id === stream.id)
-    ? before.map((known) => (known.id === stream.id ? stream : known))
-    : [stream, ...before].slice(0, MAX_LATEST)
+  const others = latestStreams.peek().filter(({ id }) => id !== stream.id)
+  // One that ends stays where it began, however long ago: it is not the last that took a circuit.
+  latestStreams.value = newestFirst([stream, ...others])
 }
 
-/** The node's own list in the place of what was known: of another start of the node it may have been. */
+/** The node's own list in the place of what was known: of another start of the node it may have been. What is told meanwhile stays. */
 export async function loadLatest(): Promise<void> {
+  const before = new Set(latestStreams.peek())
   const answer = await askLatest()
-  if (answer !== null) latestStreams.value = merged([], answer, new Set())
+  if (answer === null) return
+  const told = latestStreams.peek().filter((stream) => !before.has(stream))
+  latestStreams.value = merged(told, answer, new Set())
 }
 
 /** Keeps bytes and states of the last streams up to date while one of the first is open, until the returned function is called. */
@@ -50,10 +51,16 @@ function merged(known: readonly Stream[], answer: readonly Stream[], asked: Read
   const all = new Map(answer.map((stream) => [stream.id, stream]))
   for (const stream of known) {
     const found = all.get(stream.id)
+    if (found?.state === 'closed') continue
     if (stream.state === 'closed') all.set(stream.id, stream)
     else if (found === undefined) all.set(stream.id, asked.has(stream.id) ? { ...stream, state: 'closed' } : stream)
   }
-  return [...all.values()].sort((a, b) => b.id - a.id).slice(0, MAX_LATEST)
+  return newestFirst([...all.values()])
+}
+
+/** Numbers rise in the order of their begin. */
+function newestFirst(streams: Stream[]): Stream[] {
+  return streams.sort((a, b) => b.id - a.id).slice(0, MAX_LATEST)
 }
 
 function askLatest(): Promise<readonly Stream[] | null> {

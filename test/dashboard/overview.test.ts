@@ -65,6 +65,19 @@ describe.skipIf(reasonToSkip !== null)(`the overview${reasonToSkip === null ? ''
     expect(await open.page.locator('.requests li').count()).toBe(2)
   })
 
+  test('a request of long ago that ends is not taken for the last one', async () => {
+    const { node } = dashboard
+    const old = node.openStream({ target: 'old.example:443', circuit: 1 })
+    for (let i = 0; i < 45; i++) node.openStream({ target: `n${i}.example:443`, circuit: 2 })
+    await request('n44.example:443').waitFor()
+    node.endStream(old.id)
+    node.openStream({ target: 'newest.example:443', circuit: 2 })
+    await request('newest.example:443').waitFor()
+    expect(await open.page.locator('.request-target').allTextContents()).not.toContain('old.example:443')
+    await expect.poll(shownPath).toEqual(pathOf(2))
+    await open.page.getByRole('heading', { name: 'Your circuit 2' }).waitFor()
+  })
+
   test.each([
     ['behind', -3_600_000],
     ['ahead', 3_600_000],

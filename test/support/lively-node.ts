@@ -101,8 +101,10 @@ export class LivelyNode extends FakeNode {
     }))
     const churn = Math.ceil(this.#how.streams / 50)
     for (let i = 0; i < churn; i++) {
-      const ended = this.#streams.shift()
-      if (ended !== undefined && i < 20) this.#tellEnded(ended)
+      // Some of the oldest end, and some that have just begun.
+      const [ended] = this.#streams.splice(i % 2 === 0 ? 0 : Math.max(0, this.#streams.length - 4), 1)
+      const failed = i % 4 === 3 && this.#seconds % 2 === 0
+      if (ended !== undefined && i < 20) this.#tellEnded(failed ? { ...ended, end: 'timeout', bytesReceived: 0 } : ended)
       const opened = this.#open(at)
       if (i < 20) this.emit({ type: 'stream-open', at, stream: opened })
     }
