@@ -142,6 +142,18 @@ describe.skipIf(reasonToSkip !== null)(`the overview${reasonToSkip === null ? ''
     await expect.poll(shown, { timeout: 8000 }).toBe(1)
   })
 
+  test('where no path is possible the sentence says so, not that the node is ready', async () => {
+    const { page } = open
+    const { node } = dashboard
+    await page.getByText('Your traffic comes out in').waitFor()
+    const status = node.status.bind(node)
+    const outage = { code: 'nothing-allowed', message: 'the choices of countries leave no path', advice: 'allow more', since: 0 } as const
+    node.status = () => ({ ...status(), ready: false, outage })
+    node.emit({ type: 'warning-over', at: Date.now(), code: 'anything' })
+    await page.locator('.sentence', { hasText: 'The choices of countries leave no path.' }).waitFor()
+    await page.getByText('Reaches nothing', { exact: true }).waitFor()
+  })
+
   test('streams on a phone say what they carry in a second line, under a header that is whole', async () => {
     const stream = dashboard.node.openStream({ target: 'phone.example:443', bytesReceived: 3 * 2 ** 20, bytesSent: 512 })
     const phone = await openPage(browser, dashboard, { viewport: { width: 360, height: 740 } })
