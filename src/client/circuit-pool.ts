@@ -2,6 +2,7 @@ import { messageOf, type NodeId, type Random, type ShallotError } from '../base/
 import {
   type CircuitRequest,
   choosePath,
+  type ExitNeed,
   explainFailure,
   GuardBlame,
   type PathConfig,
@@ -40,6 +41,8 @@ const MAX_CLOSED = 32
 const AHEAD_RETRY_MS = { first: 250, most: 15_000 } as const
 /** How soon to look again while a request waits and no path can be drawn. */
 const NO_PATH_RETRY_MS = 250
+/** The same while no exit is known for a port that circuits are kept for: the prepared view is a moment behind, and relays grow old enough. */
+const NO_EXIT_RETRY_MS = 1_000
 /** Relays count for more once they were seen to carry more: looked at this often. */
 const MEASURE_INTERVAL_MS = 5_000
 /** Less than this is no measurement of anybody's capacity, bytes a second. */
@@ -261,16 +264,10 @@ export class CircuitPool {
       // What is on it goes on; nothing more is begun with a relay that is about to end.
       if (entry.state === 'ready' && entry.choice.path.some((id) => this.#m.view.get(id)?.descriptor.leaving)) this.#retire(entry)
     }
-    const plan = planPool(
-      {
-        circuits: this.#facts(),
-        waiting: this.#waiting.all().map(({ request }) => request),
-        ports: now >= this.#aheadAfter ? this.#ports.current(now) : [],
-        servable: (need) => view.exits(need).total > 0,
-      },
-      now,
-      this.#config,
-    )
+    const ports = now >= this.#aheadAfter ? this.#ports.current(now) : []
+    const servable = (need: ExitNeed): boolean => view.exits(need).total > 0
+    const waiting = this.#waiting.all().map(({ request }) => request)
+    const plan = planPool({ circuits: this.#facts(), waiting, ports, servable }, now, this.#config)
     for (const { id } of plan.retire) {
       const entry = this.#circuits.get(id)
       if (entry) this.#retire(entry)
@@ -279,6 +276,8 @@ export class CircuitPool {
     let wakeAt = plan.wakeAt ?? Number.POSITIVE_INFINITY
     if (this.#aheadAfter > now) wakeAt = Math.min(wakeAt, this.#aheadAfter)
     if (this.#waiting.size > 0) wakeAt = Math.min(wakeAt, now + NO_PATH_RETRY_MS)
+    const isUnserved = this.#config.cleanCircuits > 0 && ports.some((port) => !servable({ ports: [port], family: null }))
+    if (isUnserved) wakeAt = Math.min(wakeAt, now + NO_EXIT_RETRY_MS)
     this.#wake(wakeAt)
   }
 

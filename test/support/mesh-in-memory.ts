@@ -74,29 +74,34 @@ export class MemoryMesh {
   view(): View {
     const rules = parseRules({ ...testnetRules, work: { bits: 0 } })
     const view = new View({ suite, rules })
-    const now = Date.now()
-    this.relays.forEach(({ seed, keyring, isExit }, index) => {
-      const host = `127.${index + 10}.0.1`
-      const signed = signDescriptor(suite, seed, {
-        sequence: 1,
-        publishedAt: now,
-        expiresAt: now + 600_000,
-        onionKey: keyring.current,
-        addresses: [`/ip4/${host}/tcp/4000`, `/ip4/${host}/tcp/4000/tls`],
-        reach: { kind: 'direct' },
-        roles: isExit ? ['exit'] : ['guard', 'middle'],
-        exitPolicy: isExit ? { ipv4: [{ from: 1, to: 65_535 }], ipv6: [] } : null,
-        bandwidth: 1_000_000,
-        family: [],
-        protocols: { circuit: [1], link: [1], packet: isExit && this.#options.servesPackets?.(index) ? [PACKET_VERSION] : [] },
-        leaving: false,
-        software: 'shallot test',
-        work: { period: workPeriod(now, rules.work.periodMs), nonce: new Uint8Array(WORK_NONCE_BYTES) },
-      })
-      const result = view.add(signed.bytes, now)
-      if (result.type !== 'added') throw new Error(`descriptor not added: ${JSON.stringify(result)}`)
-    })
+    for (const relay of this.relays) this.announce(view, relay, 1)
     return view
+  }
+
+  /** Adds an edition of the relay's descriptor to a view of `view()`. */
+  announce(view: View, relay: MemoryRelay, sequence: number, leaving = false): void {
+    const { seed, keyring, isExit } = relay
+    const index = this.relays.indexOf(relay)
+    const now = Date.now()
+    const host = `127.${index + 10}.0.1`
+    const signed = signDescriptor(suite, seed, {
+      sequence,
+      publishedAt: now,
+      expiresAt: now + 600_000,
+      onionKey: keyring.current,
+      addresses: [`/ip4/${host}/tcp/4000`, `/ip4/${host}/tcp/4000/tls`],
+      reach: { kind: 'direct' },
+      roles: isExit ? ['exit'] : ['guard', 'middle'],
+      exitPolicy: isExit ? { ipv4: [{ from: 1, to: 65_535 }], ipv6: [] } : null,
+      bandwidth: 1_000_000,
+      family: [],
+      protocols: { circuit: [1], link: [1], packet: isExit && this.#options.servesPackets?.(index) ? [PACKET_VERSION] : [] },
+      leaving,
+      software: 'shallot test',
+      work: { period: workPeriod(now, view.rules.work.periodMs), nonce: new Uint8Array(WORK_NONCE_BYTES) },
+    })
+    const result = view.add(signed.bytes, now)
+    if (result.type !== 'added' && result.type !== 'replaced') throw new Error(`descriptor not added: ${JSON.stringify(result)}`)
   }
 
   /** A circuit through the relays (all of them, in order, when not given). */

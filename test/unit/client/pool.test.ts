@@ -1,14 +1,17 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type CountryOf, parseIp, SeededRandom, silentLogger } from '../../../src/base/index.ts'
 import { CircuitPool, Client, clientConfig, type LivenessOptions, type PoolEvent, StreamError } from '../../../src/client/index.ts'
+import type { View } from '../../../src/directory/index.ts'
 import { BatchPool } from '../../../src/link/index.ts'
 import { constraintsOf, GuardSample, type PathConfig, PathViews, pathConfig } from '../../../src/path/index.ts'
 import { MemoryMesh, suite } from '../../support/mesh-in-memory.ts'
 
 interface World {
   readonly mesh: MemoryMesh
+  readonly view: View
   readonly pool: CircuitPool
   readonly client: Client
   readonly guards: GuardSample
@@ -38,7 +41,14 @@ afterEach(() => {
 })
 
 function world(
-  options: { path?: Partial<PathConfig>; relays?: number; exits?: number; circuitWaitMs?: number; liveness?: LivenessOptions } = {},
+  options: {
+    path?: Partial<PathConfig>
+    relays?: number
+    exits?: number
+    circuitWaitMs?: number
+    liveness?: LivenessOptions
+    wall?: () => number
+  } = {},
 ): World {
   const mesh = new MemoryMesh({ relays: options.relays ?? 7, exits: options.exits ?? 2 })
   const view = mesh.view()
@@ -58,7 +68,7 @@ function world(
     memory: new BatchPool(true),
     dialer: mesh.dialer(mesh.clientId, mesh.clientMeter),
     now: () => performance.now(),
-    wall: () => Date.now(),
+    wall: options.wall ?? (() => Date.now()),
     logger: silentLogger,
     guardsChanged: () => {},
     event: (event) => events.push(event),
@@ -75,7 +85,7 @@ function world(
     guards.configure(changed)
     pool.pathsChanged(changed)
   }
-  return { mesh, pool, client, guards, events, wish }
+  return { mesh, view, pool, client, guards, events, wish }
 }
 
 async function echo(client: Client, isolation: string): Promise<string> {
@@ -105,6 +115,25 @@ describe('the circuit pool', () => {
     expect(new Set(choice.path).size).toBe(3)
     expect(mesh.relays.find(({ id }) => id === choice.path[2])?.isExit).toBe(true)
     await until(() => circuit?.rttMs !== null, 'its round trip is measured')
+  })
+
+  test('exits that are back are used though nobody asks, and though the view that paths are drawn from is a moment behind', async () => {
+    let wall = Date.now()
+    const { pool, mesh, view } = world({ wall: () => wall })
+    const exits = mesh.relays.filter(({ isExit }) => isExit)
+    for (const exit of exits) mesh.announce(view, exit, 2, true)
+    pool.plan()
+    await nextTurn()
+    await nextTurn()
+    expect(pool.circuits()).toEqual([])
+    for (const exit of exits) mesh.announce(view, exit, 3)
+    // What the node does when the view has changed: once.
+    pool.plan()
+    await nextTurn()
+    await nextTurn()
+    expect(pool.circuits()).toEqual([])
+    wall += 1_000
+    await until(() => ready(pool).length >= 1, 'a circuit through an exit that is back')
   })
 
   test('streams of one isolation share a circuit, those of others never do', async () => {
