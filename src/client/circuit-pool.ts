@@ -16,7 +16,7 @@ import {
 } from '../path/index.ts'
 import { buildCircuit, type CircuitBuilderModules } from './circuit-builder.ts'
 import { CircuitBuildError, type CircuitEnd } from './circuit-facts.ts'
-import { BuildRecord, failedAt, failedWithoutPath, type Outage } from './outage.ts'
+import { BuildRecord, failedAt, type Outage } from './outage.ts'
 import { failureOf, hopsBehindNat, type PoolEvent, type PooledCircuit } from './pooled-circuit.ts'
 import { StreamError } from './stream-error.ts'
 import { whyUnserved } from './unserved.ts'
@@ -109,7 +109,7 @@ export class CircuitPool {
     const anyExit = { ports: [], family: null }
     if (!hasCircuit && view.exits(anyExit).total === 0) {
       const choice = choosePath(view, { guards: guards.current(now()), need: anyExit }, random)
-      if (choice.kind === 'no-path') this.#record.noteFailed(failedWithoutPath(choice, view), now())
+      if (choice.kind === 'no-path') this.#record.noteWithoutPath(choice, view, now())
     }
     return this.#record.outage(hasCircuit, now())
   }
@@ -327,7 +327,7 @@ export class CircuitPool {
     if (choice.kind === 'no-path') {
       const why = explainFailure(choice)
       this.#lastFailure = why
-      this.#record.noteFailed(failedWithoutPath(choice, view), now())
+      this.#record.noteWithoutPath(choice, view, now())
       this.#holdAhead(build)
       return why
     }

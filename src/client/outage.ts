@@ -14,6 +14,8 @@ export interface Outage {
   /** Monotonic ms: the first failure after the last success. */
   readonly since: number
   readonly failures: number
+  /** Where wishes leave no path: the last path that was looked for. */
+  readonly without?: Pick<PathFailure, 'position' | 'counts'>
 }
 
 /** Failures in a row that are an outage, and how long it must have lasted: bad luck is over sooner. */
@@ -42,6 +44,7 @@ export class BuildRecord {
   #triedAt = 0
   #failures = 0
   #everBuilt = false
+  #without: Pick<PathFailure, 'position' | 'counts'> | null = null
 
   noteBuilt(): void {
     this.#everBuilt = true
@@ -60,13 +63,21 @@ export class BuildRecord {
     if (this.#last.length > REMEMBERED) this.#last.shift()
   }
 
+  /** No path could be drawn. @param view what it was looked for in */
+  noteWithoutPath(failure: PathFailure, view: Pick<PathView, 'candidates' | 'exits'>, now: number): void {
+    const at = failedWithoutPath(failure, view)
+    if (at === 'wishes') this.#without = failure
+    this.noteFailed(at, now)
+  }
+
   /** @param hasCircuit whether one stands that can be used: then something is reached, whatever fails beside it */
   outage(hasCircuit: boolean, now: number): Outage | null {
     if (this.#since === null || hasCircuit || this.#failures < LEAST_FAILURES || now - this.#triedAt > FORGOTTEN_MS) return null
     if (now - this.#since < (this.#everBuilt ? LEAST_MS : STARTING_MS)) return null
     const times = (at: FailedAt): number => this.#last.filter((one) => one === at).length
     const at = this.#last.reduce((most, one) => (times(one) >= times(most) ? one : most))
-    return { at, since: this.#since, failures: this.#failures }
+    const without = at === 'wishes' && this.#without !== null ? { without: this.#without } : {}
+    return { at, since: this.#since, failures: this.#failures, ...without }
   }
 }
 

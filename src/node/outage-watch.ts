@@ -1,4 +1,5 @@
 import type { FailedAt, Outage } from '../client/index.ts'
+import { explainChoices } from '../path/index.ts'
 import { type Clocks, wallTime } from './facts.ts'
 import type { OutageCode, OutageFacts } from './node-control.ts'
 import type { Warnings } from './warnings.ts'
@@ -47,7 +48,7 @@ export class OutageWatch {
       return
     }
     const code = codeOf(now.at, hasNetwork)
-    this.#facts = { code, ...SAYS[code], since: wallTime(clocks, now.since) }
+    this.#facts = { code, ...SAYS[code], ...choicesOf(now), since: wallTime(clocks, now.since) }
     warnings.raise(code, `${this.#facts.message}; ${this.#facts.advice}`, KEY)
     if (!BEHIND.includes(now.at) || clocks.now() < this.#refreshAt) return
     this.#refreshAt = clocks.now() + Math.min(REFRESH_MS.most, REFRESH_MS.first * 2 ** Math.min(this.#refreshes++, 16))
@@ -70,6 +71,13 @@ const CODES: Readonly<Record<FailedAt, OutageCode>> = {
 
 function codeOf(at: FailedAt, hasNetwork: () => boolean): OutageCode {
   return at === 'guard' && !hasNetwork() ? 'no-network' : CODES[at]
+}
+
+/** Which of the choices leave no path, where it is known. */
+function choicesOf({ without }: Outage): Pick<OutageFacts, 'message' | 'advice'> | null {
+  const choices = without === undefined ? null : explainChoices(without)
+  if (choices === null) return null
+  return { message: `nothing can be reached: ${choices.message}`, advice: `${choices.advice}: in the dashboard, or with \`shallot set\`` }
 }
 
 const SAYS: Readonly<Record<OutageCode, { readonly message: string; readonly advice: string }>> = {

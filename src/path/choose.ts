@@ -61,7 +61,7 @@ export interface PathFailure {
   readonly position: Position
   /** Null when there was no candidate to begin with. */
   readonly rule: Rule | null
-  /** Refused candidates by the first rule each broke; their sum is every relay of the view (for a guard: of the sample). */
+  /** Refused candidates by the first rule each broke; their sum is every relay of the view (for a guard: of the sample; where none of it can be used, and no other guard either, of the view). */
   readonly counts: RuleCounts
   readonly need: ExitNeed
 }
@@ -113,7 +113,14 @@ function attempt(view: PathView, request: PathRequest, setAside: ReadonlySet<Nod
     failure ??= result
     passedOver.push({ id, failure: result })
   }
-  return failure ?? { kind: 'no-path', position: 'guard', rule: emptyingRule(guardCounts), counts: guardCounts, need: request.need }
+  if (guards.length === 0) return withoutGuards(view, request.need)
+  return failure ?? failed('guard', guardCounts, request.need)
+}
+
+/** Nobody of the sample can be used now: what the rules say where they leave no guard at all. Else all of the sample wait to be tried again. */
+function withoutGuards(view: PathView, need: ExitNeed): PathFailure {
+  const { fitting, counts } = filter(view, 'guard', () => null)
+  return failed('guard', fitting.length > 0 ? {} : counts, need)
 }
 
 /** The first `inUse` begin with a random one of them, so that they share the load; the rest stay in order. */

@@ -86,4 +86,14 @@ describe('a path that could not be drawn', () => {
     ['all guards wait to be tried again', failure('guard', null), view, 'guard'],
     ['no guard is known', failure('guard', null), empty, 'no-relay'],
   ] as const)('%s', (_, without, seen, at) => expect(failedWithoutPath(without, seen)).toBe(at))
+
+  test('is remembered where wishes leave none: the last that was looked for', () => {
+    const made = record()
+    made.noteWithoutPath(failure('exit', 'not-in-exit-countries'), view, 0)
+    made.noteWithoutPath(failure('guard', 'excluded-country'), view, 1000)
+    made.noteWithoutPath(failure('guard', null), empty, 2000)
+    expect(made.outage(false, 5_000)).toMatchObject({ at: 'wishes', without: { position: 'guard', counts: { 'excluded-country': 2 } } })
+    for (let i = 0; i < 3; i++) made.noteFailed('exit', 6000)
+    expect(made.outage(false, 6_000)).toEqual({ at: 'exit', since: 0, failures: 6 })
+  })
 })

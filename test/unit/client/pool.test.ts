@@ -299,7 +299,7 @@ describe('the circuit pool', () => {
     const { client, wish } = world({ circuitWaitMs: 400 })
     await echo(client, 'a')
     wish({ exitCountries: ['CC'] })
-    await expect(client.connect({ host: 'h', port }, { isolation: 'a' })).rejects.toThrow(/not in exit_countries/)
+    await expect(client.connect({ host: 'h', port }, { isolation: 'a' })).rejects.toThrow(/not in path.exit_countries/)
     wish({})
     expect(await echo(client, 'a')).toBe('ping')
   })

@@ -70,3 +70,29 @@ test('news of relays are asked for while none behind the guard answers, less and
   at(200_000, 'guard')
   expect(state.refreshed.slice(6)).toEqual([102_000])
 })
+
+test('choices that leave no path are named by their keys, with what would allow more', () => {
+  const { state, watch, warnings } = world()
+  state.outage = {
+    at: 'wishes',
+    since: 0,
+    failures: 3,
+    without: { position: 'guard', counts: { 'excluded-country': 12, 'excluded-node': 1 } },
+  }
+  watch.look()
+  expect(watch.facts).toMatchObject({
+    code: 'nothing-allowed',
+    message: 'nothing can be reached: the choices in path.exclude_countries and path.exclude_nodes leave no guard',
+    advice:
+      'take countries out of path.exclude_countries, or take nodes out of path.exclude_nodes: in the dashboard, or with `shallot set`',
+  })
+  state.outage = { at: 'wishes', since: 0, failures: 3, without: { position: 'exit', counts: { 'not-in-exit-countries': 4 } } }
+  watch.look()
+  expect(warnings.list()).toMatchObject([
+    {
+      code: 'nothing-allowed',
+      message:
+        'nothing can be reached: the choices in path.exit_countries leave no exit; add countries to path.exit_countries, or empty it (any country): in the dashboard, or with `shallot set`',
+    },
+  ])
+})

@@ -4,12 +4,14 @@ import {
   choosePath,
   constraintsOf,
   explain,
+  explainChoices,
   GuardSample,
   type PathConfig,
   type PathConstraints,
   type PathRequest,
   pathConfig,
   type RelayFacts,
+  type RuleCounts,
 } from '../../../src/path/index.ts'
 import { idOf, relay, viewOf } from './relays.ts'
 
@@ -59,7 +61,7 @@ describe('exit_countries', () => {
     const view = viewOf(mesh, constraints({ exitCountries: ['JP'] }))
     const result = choosePath(view, request, new SeededRandom(1))
     expect(explain(result)).toEqual([
-      'no exit for port 443: the last were refused because they are not in exit_countries, or not only there (5 not-in-exit-countries, 1 country-unknown)',
+      'no exit for port 443: the last were refused because they are not in path.exit_countries, or not only there (5 not-in-exit-countries, 1 country-unknown); to allow more, add countries to path.exit_countries, or empty it (any country)',
     ])
   })
 
@@ -95,6 +97,37 @@ describe('exclude_countries', () => {
   it('keeps every position out of them, and out of where nobody knows', () => {
     expect(paths(mesh, { excludeCountries: ['DE'] })).toEqual(new Set([0, 2, 4].map(idOf)))
     expect(paths(mesh, { excludeCountries: ['NL'] }), 'the only guard is there').toEqual(new Set())
+  })
+
+  it('says that no guard is left where it leaves none for the sample', () => {
+    const wishes = constraints({ excludeCountries: ['NL', 'SE', 'DE', 'FR'] })
+    const without = choosePath(viewOf(mesh, wishes), { ...request, guards: [] }, new SeededRandom(1))
+    expect(explain(without)).toEqual([
+      'no guard: the last were refused because they are in a country that is not known, and countries were chosen (5 excluded-country, 1 country-unknown); to allow more, take countries out of path.exclude_countries',
+    ])
+    expect(without.kind === 'no-path' && explainChoices(without)).toMatchObject({
+      message: 'the choices in path.exclude_countries leave no guard',
+    })
+  })
+
+  it('is not blamed for guards that wait to be tried again', () => {
+    const all = viewOf(mesh, constraints({ excludeCountries: ['DE'] }))
+    const without = choosePath(all, { ...request, guards: [] }, new SeededRandom(1))
+    expect(explain(without)).toEqual(['no guard: none is known, or all wait to be tried again'])
+    expect(without.kind === 'no-path' && explainChoices(without)).toBeNull()
+  })
+
+  it('is named beside other choices, what refused most first', () => {
+    const explained = (position: 'middle' | 'exit', counts: RuleCounts) => explainChoices({ position, counts })?.message
+    expect(
+      explained('exit', { role: 9, 'excluded-node': 1, 'excluded-country': 2, 'not-in-exit-countries': 5, 'country-unknown': 1 }),
+    ).toBe('the choices in path.exit_countries and path.exclude_countries and path.exclude_nodes leave no exit')
+    expect(explained('exit', { 'country-unknown': 3 })).toBe('the choices in path.exclude_countries and path.exit_countries leave no exit')
+    expect(explained('middle', { 'excluded-network': 3, 'country-unknown': 1 })).toBe(
+      'the choices in path.exclude_networks and path.exclude_countries leave no middle',
+    )
+    expect(explained('exit', { 'not-in-exit-nodes': 3, port: 1 })).toBe('the choices in path.exit_nodes leave no exit')
+    expect(explained('exit', { role: 3, port: 1 })).toBeUndefined()
   })
 
   it('is about the NAT relay in front of a hop as well', () => {
