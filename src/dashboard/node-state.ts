@@ -4,7 +4,7 @@ import { ask } from './api.ts'
 import { onEvent, onOpen } from './connection.ts'
 import { latestStreams, loadLatest, takeStream } from './latest-streams.ts'
 import { answerOf } from './resource.ts'
-import { nodeSays } from './use-now.ts'
+import { nodeSays, useNow } from './use-now.ts'
 
 /** What the node is and does, as this page knows it. */
 
@@ -16,6 +16,12 @@ export const vpn = answerOf('GET /v1/vpn', 5000)
 export const settings = answerOf('GET /v1/settings', null)
 /** Every stream; asked for as long as the page that shows them is open. */
 export const streams = answerOf('GET /v1/streams', 1000)
+
+/** How long the node has run, moving on once a second: what it said, and the time since. No clock that is set changes it. */
+export function useUptime(): number {
+  useNow()
+  return (status.data.value?.uptimeMs ?? 0) + performance.now() - status.readAt
+}
 
 /** How much of the past the plots can show: what the node remembers. */
 export const HISTORY_S = 600
@@ -110,6 +116,8 @@ function take(event: Event): void {
       return
     case 'settings':
       settings.refresh()
+      // Limits are among them.
+      status.refresh()
       return
     case 'ready':
     case 'guard':

@@ -15,6 +15,7 @@ export class Resource<T> {
   readonly data: Signal<T | undefined> = signal(undefined)
   /** Why there is none, or no newer one. */
   readonly error: Signal<ApiError | null> = signal(null)
+  #readAt = 0
   readonly #load: (signal: AbortSignal) => Promise<T>
   readonly #everyMs: number | null
   #users = 0
@@ -26,6 +27,11 @@ export class Resource<T> {
     this.#load = load
     this.#everyMs = everyMs
     onOpen(() => this.refresh())
+  }
+
+  /** When the last answer came: milliseconds of `performance.now`. */
+  get readAt(): number {
+    return this.#readAt
   }
 
   /** Asks soon, if somebody looks. */
@@ -41,6 +47,7 @@ export class Resource<T> {
     try {
       const answer = await this.#load(asking.signal)
       if (asking.signal.aborted) return
+      this.#readAt = performance.now()
       this.data.value = answer
       this.error.value = null
     } catch (error) {

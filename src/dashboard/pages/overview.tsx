@@ -5,7 +5,7 @@ import { useAct } from '../act.ts'
 import { connection } from '../connection.ts'
 import { bytes, clock, countryName, duration, latency, list, plural } from '../format.ts'
 import { latestStreams, watchLatest } from '../latest-streams.ts'
-import { askForCircuit, circuitInUse, circuits, measure, status, traffic } from '../node-state.ts'
+import { askForCircuit, circuitInUse, circuits, measure, status, traffic, useUptime } from '../node-state.ts'
 import { ActButton } from '../parts/act-button.tsx'
 import { Badge, Card, Figure, Figures } from '../parts/card.tsx'
 import { CopyButton } from '../parts/copy-button.tsx'
@@ -227,7 +227,7 @@ function StateBadge({ node }: { readonly node: NodeStatus }): JSX.Element {
 
 function NodeCard({ wide = false }: { readonly wide?: boolean }): JSX.Element {
   const node = status.data.value!
-  const now = useNow()
+  const uptime = useUptime()
   /** The third: what a button copies. */
   const rows: readonly (readonly [name: string, value: string | null, copied?: string])[] = [
     ['SOCKS5 proxy', node.socks, 'the address of the SOCKS5 proxy'],
@@ -237,7 +237,7 @@ function NodeCard({ wide = false }: { readonly wide?: boolean }): JSX.Element {
     ['Signed by', signedBy(node.network.signature)],
     ['Relays for paths', `${node.view.eligible.total} of ${node.view.known.total} known`],
     ['Version', node.version],
-    ['Running for', duration(now - node.startedAt)],
+    ['Running for', duration(uptime)],
   ]
   return (
     <Card title="This node" aside={<StateBadge node={node} />}>

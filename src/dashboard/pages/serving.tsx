@@ -1,9 +1,10 @@
 import type { JSX } from 'preact'
-import type { ExitFacts, NodeStatus, RelayingFacts, StunStats } from '../../control/api-types.ts'
-import { bytes, duration, moment, number, words } from '../format.ts'
+import type { NodeStatus, RelayingFacts, StunStats } from '../../control/api-types.ts'
+import { bytes, duration, moment, number } from '../format.ts'
 import { status } from '../node-state.ts'
-import { Badge, Bars, Card, Figure, Figures, Meter } from '../parts/card.tsx'
+import { Badge, Card, Figure, Figures, Meter } from '../parts/card.tsx'
 import { DrainCard } from '../parts/drain-card.tsx'
+import { CountMeter, ExitCards, Reasons } from '../parts/exit-cards.tsx'
 import { ServedFigures, ServedPlots } from '../parts/served.tsx'
 import { Empty, Failed, Loading } from '../parts/states.tsx'
 import { Warnings } from '../parts/warnings.tsx'
@@ -57,7 +58,6 @@ export function ServingPage(): JSX.Element {
           </Card>
         )}
         {relaying === null ? null : <RelayingCard facts={relaying} />}
-        {exit === null ? null : <ExitCard facts={exit} />}
         {data.natRelay === null ? null : (
           <Card title="NAT relay">
             <Figures>
@@ -79,6 +79,7 @@ export function ServingPage(): JSX.Element {
         {data.stun === null ? null : <StunCard facts={data.stun} />}
         {relaying === null ? null : <DrainCard node={data} />}
       </div>
+      {exit === null ? null : <ExitCards facts={exit} />}
     </>
   )
 }
@@ -127,37 +128,10 @@ function MemoryCard({ node }: { readonly node: NodeStatus }): JSX.Element {
 
 function RelayingCard({ facts }: { readonly facts: RelayingFacts }): JSX.Element {
   return (
-    <Card title="Circuits refused and ended">
+    <Card title="Circuits carried">
+      <CountMeter name="Open" used={facts.circuitsOpen} limit={facts.circuitsLimit} />
       <Reasons title="Refused" counts={facts.refused} />
       <Reasons title="Ended" counts={facts.closed} />
-    </Card>
-  )
-}
-
-function ExitCard({ facts }: { readonly facts: ExitFacts }): JSX.Element {
-  return (
-    <Card title="Exit">
-      <dl class="facts">
-        <div>
-          <dt>From servers</dt>
-          <dd>{bytes(facts.bytesFromServers)}</dd>
-        </div>
-        <div>
-          <dt>To servers</dt>
-          <dd>{bytes(facts.bytesToServers)}</dd>
-        </div>
-        <div>
-          <dt>UDP associations</dt>
-          <dd>{number(facts.associationsOpen)}</dd>
-        </div>
-        {facts.packetLeasesOpen === null ? null : (
-          <div>
-            <dt>Packet leases</dt>
-            <dd>{number(facts.packetLeasesOpen)}</dd>
-          </div>
-        )}
-      </dl>
-      <Reasons title="Streams refused" counts={facts.refused} />
     </Card>
   )
 }
@@ -183,25 +157,4 @@ function StunCard({ facts }: { readonly facts: StunStats }): JSX.Element {
       </dl>
     </Card>
   )
-}
-
-function Reasons({ title, counts }: { readonly title: string; readonly counts: Readonly<Record<string, number>> }): JSX.Element {
-  const rows = Object.entries(counts).filter(([, count]) => count > 0)
-  return (
-    <>
-      <h3>{title}</h3>
-      {rows.length === 0 ? (
-        <p class="muted">None.</p>
-      ) : (
-        <Bars
-          label={`${title}, by reason`}
-          rows={rows.sort((a, b) => b[1] - a[1]).map(([key, value]) => ({ key, name: sentence(words(key)), value, text: number(value) }))}
-        />
-      )}
-    </>
-  )
-}
-
-function sentence(text: string): string {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}`
 }

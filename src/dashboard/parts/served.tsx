@@ -1,18 +1,18 @@
 import type { JSX } from 'preact'
 import type { NodeStatus, TrafficSample } from '../../control/api-types.ts'
 import { brief, bytes, duration, number, rate } from '../format.ts'
-import { useNow } from '../use-now.ts'
+import { useUptime } from '../node-state.ts'
 import { Card, Figure, Figures } from './card.tsx'
 import { Plot } from './plot.tsx'
 import { SpanChoice, shownTraffic } from './traffic-plots.tsx'
 
 /** What the node does for others, in a few numbers. */
 export function ServedFigures({ node }: { readonly node: NodeStatus }): JSX.Element {
-  const now = useNow()
+  const uptime = useUptime()
   const { relaying, exit } = node
   return (
     <Figures>
-      <Figure name="Up for" value={duration(now - node.startedAt)} note={`version ${node.version}`} />
+      <Figure name="Up for" value={duration(uptime)} note={`version ${node.version}`} />
       {relaying === null ? null : (
         <>
           <Figure
