@@ -43,20 +43,24 @@ async function end(nodes: readonly TestnetNode[], signal: NodeJS.Signals): Promi
   await until('the exits are gone', 20_000, () => nodes.every(({ pid }) => !isAlive(pid)))
 }
 
+async function start(nodes: readonly TestnetNode[]): Promise<void> {
+  for (const { dir } of nodes) back.push(await startNode(join(dir, 'shallot.toml')))
+}
+
 const doctor = () => shallot(['doctor', '--dir', testnet.client.dir], { timeoutMs: 60_000 })
 
-test('exits that are gone are said to be, nobody else is blamed, and all is well when they are back', { timeout: 240_000 }, async () => {
+test('exits that are gone are said to be, nobody else is blamed, and all is well when they are back', { timeout: 420_000 }, async () => {
   expect(await runOk('curl', fetchArgs())).toContain('hello')
   const exits = testnet.nodes('exit')
   await end(exits, 'SIGKILL')
   // What an impatient person does.
   for (let i = 0; i < 8; i++) await run('curl', fetchArgs())
 
-  const status = await until('the node says that it reaches nothing', 60_000, async () => {
+  // On a slow machine the first builds may break elsewhere: most of the last ones count.
+  const status = await until('the node says that it reaches no exit', 60_000, async () => {
     const now = await control.status()
-    return now.outage === null ? undefined : now
+    return now.outage?.code === 'exits-unreachable' ? now : undefined
   })
-  expect(status.outage).toMatchObject({ code: 'exits-unreachable' })
   expect(status.ready).toBe(false)
   expect(status.warnings.find(({ code }) => code === 'exits-unreachable')?.message).toContain('exits are known, and none')
   const told = await doctor()
@@ -71,11 +75,19 @@ test('exits that are gone are said to be, nobody else is blamed, and all is well
   expect(await codes()).not.toContain('guard-suspicious')
   expect((await control.status()).guards!.map(({ state }) => state)).not.toContain('suspicious')
 
-  for (const { dir } of exits) back.push(await startNode(join(dir, 'shallot.toml')))
-  const since = performance.now()
+  await start(exits)
   await until('a fetch works again', 60_000, async () => (await run('curl', fetchArgs())).code === 0)
-  console.log('back after', Math.round(performance.now() - since), 'ms')
   await until('the warning goes', 10_000, async () => !(await codes()).includes('exits-unreachable'))
   expect(await control.status()).toMatchObject({ ready: true, outage: null })
   expect((await doctor()).stdout).toContain('Nothing is wrong')
+
+  // And where nobody asks for anything: they leave, as relays do, and come back.
+  for (const node of back.splice(0)) await node.stop()
+  await until('the node says so unasked', 60_000, async () => (await control.status()).outage !== null)
+  await start(exits)
+  await until('all is well again unasked', 60_000, async () => {
+    const { ready, outage } = await control.status()
+    return ready && outage === null
+  })
+  expect(await runOk('curl', fetchArgs())).toContain('hello')
 })
