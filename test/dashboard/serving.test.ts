@@ -48,7 +48,7 @@ describe.skipIf(reasonToSkip !== null)(`what is served${reasonToSkip === null ? 
     say(({ exit }) => ({ exit: { ...exit!, packets: { ...now, packetsFromClients: 91_234, bytesFromClients: 31 * 2 ** 20 } } }))
     await open.go('serving')
     const title = 'Exit: raw packets'
-    await expect.poll(() => fact(title, 'From clients')).toBe('91,234 packets, 31.0 MiB')
+    await expect.poll(() => fact(title, 'From clients')).toBe('91,234 packets, 31.0\u00a0MiB')
     expect(await meter(title, 'Packet leases open')).toBe('2 of 1,024')
     expect(await meter(title, 'Buffers')).toBe('3.81 MiB of 256 MiB')
     expect(await fact(title, 'TCP connections')).toBe('61')

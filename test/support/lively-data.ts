@@ -121,6 +121,18 @@ export function servedFacts(seconds: number): Partial<NodeStatus> {
       dns: { questions: 900, remembered: 610, refused: 3, failed: 8 },
       limits: { streams: 16_384, associations: 8192, packetLeases: 1024 },
     },
+    stun: {
+      requests: 5120 + seconds,
+      answers: 5094 + seconds,
+      refusals: 4,
+      bytesReceived: 143_000,
+      bytesSent: 224_000,
+      droppedMalformed: 2,
+      droppedOverRate: 20,
+      droppedOverBytes: 0,
+      droppedUnable: 0,
+      sources: 41,
+    },
     onionKey: { since: at - 3 * 86_400_000, rotatesAt: at + 4 * 86_400_000, previousUntil: at + 3_600_000 },
     memory: { rssBytes: 127_000_000, heapBytes: 38_000_000, externalBytes: 21_000_000, limitBytes: 536_870_912 },
   }

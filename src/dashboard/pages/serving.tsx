@@ -1,5 +1,5 @@
 import type { JSX } from 'preact'
-import type { NodeStatus, RelayingFacts, StunStats } from '../../control/api-types.ts'
+import type { NatRelayStats, NodeStatus, OnionKeyFacts, RelayingFacts, StunStats } from '../../control/api-types.ts'
 import { bytes, duration, moment, number } from '../format.ts'
 import { status } from '../node-state.ts'
 import { Badge, Card, Figure, Figures, Meter } from '../parts/card.tsx'
@@ -14,7 +14,6 @@ import { useNow } from '../use-now.ts'
 /** What this node does for others, for its operator. */
 export function ServingPage(): JSX.Element {
   const { data, error } = useResource(status)
-  const now = useNow()
   if (data === undefined)
     return error === null ? <Loading what="the node" lines={6} /> : <Failed error={error} again={() => void status.reload()} />
   if (data.roles.every((role) => role === 'client')) {
@@ -30,54 +29,36 @@ export function ServingPage(): JSX.Element {
     )
   }
   const { relaying, exit } = data
+  const others = (
+    <>
+      {data.natRelay === null ? null : <NatRelayCard facts={data.natRelay} />}
+      {data.stun === null ? null : <StunCard facts={data.stun} />}
+    </>
+  )
   return (
     <>
       <Warnings warnings={data.warnings} />
       <ServedFigures node={data} />
       <ServedPlots node={data} />
       <div class="columns columns-even">
-        <MemoryCard node={data} />
-        {data.onionKey === null ? null : (
-          <Card title="Onion key" aside={<Badge tone="good">Turns by itself</Badge>}>
-            <dl class="facts">
-              <div>
-                <dt>In use since</dt>
-                <dd>{moment(data.onionKey.since)}</dd>
-              </div>
-              <div>
-                <dt>Next one</dt>
-                <dd>
-                  {moment(data.onionKey.rotatesAt)}, in {duration(data.onionKey.rotatesAt - now)}
-                </dd>
-              </div>
-              <div>
-                <dt>The one before</dt>
-                <dd>{data.onionKey.previousUntil === null ? 'is gone' : `is taken until ${moment(data.onionKey.previousUntil)}`}</dd>
-              </div>
-            </dl>
-          </Card>
+        {relaying === null ? (
+          <>
+            <MemoryCard node={data} />
+            {others}
+          </>
+        ) : (
+          <>
+            <div class="stack">
+              <RelayingCard facts={relaying} />
+              {data.onionKey === null ? null : <OnionKeyCard facts={data.onionKey} />}
+            </div>
+            <div class="stack">
+              <MemoryCard node={data} />
+              {others}
+              <DrainCard node={data} />
+            </div>
+          </>
         )}
-        {relaying === null ? null : <RelayingCard facts={relaying} />}
-        {data.natRelay === null ? null : (
-          <Card title="NAT relay">
-            <Figures>
-              <Figure
-                name="Reservations"
-                value={number(data.natRelay.reservations.open)}
-                note={`${number(data.natRelay.reservations.granted)} granted`}
-              />
-              <Figure
-                name="Connections"
-                value={number(data.natRelay.connections.open)}
-                note={`${number(data.natRelay.connections.total)} in all`}
-              />
-              <Figure name="Carried" value={bytes(data.natRelay.bytes.fromReserved + data.natRelay.bytes.toReserved)} />
-            </Figures>
-            <Reasons title="Reservations refused" counts={data.natRelay.reservations.refused} />
-          </Card>
-        )}
-        {data.stun === null ? null : <StunCard facts={data.stun} />}
-        {relaying === null ? null : <DrainCard node={data} />}
       </div>
       {exit === null ? null : <ExitCards facts={exit} />}
     </>
@@ -132,6 +113,43 @@ function RelayingCard({ facts }: { readonly facts: RelayingFacts }): JSX.Element
       <CountMeter name="Open" used={facts.circuitsOpen} limit={facts.circuitsLimit} />
       <Reasons title="Refused" counts={facts.refused} />
       <Reasons title="Ended" counts={facts.closed} />
+    </Card>
+  )
+}
+
+function OnionKeyCard({ facts }: { readonly facts: OnionKeyFacts }): JSX.Element {
+  const now = useNow()
+  return (
+    <Card title="Onion key" aside={<Badge tone="good">Turns by itself</Badge>}>
+      <dl class="facts">
+        <div>
+          <dt>In use since</dt>
+          <dd>{moment(facts.since)}</dd>
+        </div>
+        <div>
+          <dt>Next one</dt>
+          <dd>
+            {moment(facts.rotatesAt)}, in {duration(facts.rotatesAt - now)}
+          </dd>
+        </div>
+        <div>
+          <dt>The one before</dt>
+          <dd>{facts.previousUntil === null ? 'is gone' : `is taken until ${moment(facts.previousUntil)}`}</dd>
+        </div>
+      </dl>
+    </Card>
+  )
+}
+
+function NatRelayCard({ facts }: { readonly facts: NatRelayStats }): JSX.Element {
+  return (
+    <Card title="NAT relay">
+      <Figures>
+        <Figure name="Reservations" value={number(facts.reservations.open)} note={`${number(facts.reservations.granted)} granted`} />
+        <Figure name="Connections" value={number(facts.connections.open)} note={`${number(facts.connections.total)} in all`} />
+        <Figure name="Carried" value={bytes(facts.bytes.fromReserved + facts.bytes.toReserved)} />
+      </Figures>
+      <Reasons title="Reservations refused" counts={facts.reservations.refused} />
     </Card>
   )
 }

@@ -174,6 +174,7 @@ function sentence(text: string): string {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}`
 }
 
+/** The unit stays with its number where a phone breaks the line. */
 function amount(count: number, size: number): string {
-  return `${plural(count, 'packet')}, ${bytes(size)}`
+  return `${plural(count, 'packet')}, ${bytes(size).replace(' ', '\u00a0')}`
 }
