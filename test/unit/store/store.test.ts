@@ -195,12 +195,17 @@ describe('the directory', () => {
 
 /** A process that has ended, and whose parent does not care. */
 async function makeZombie(): Promise<{ pid: number; mark: string; bury(): void }> {
-  const parent = spawn('sh', ['-c', 'read wait & echo $!; exec sleep 600'], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const parent = spawn('sh', ['-c', 'sleep 600 & echo $!; exec sleep 600'], { stdio: ['ignore', 'pipe', 'inherit'] })
   const [line] = (await once(parent.stdout, 'data')) as [Buffer]
   const pid = Number(line)
-  const stat = (): string => readFileSync(`/proc/${pid}/stat`, 'utf8')
   const mark = (await processMark(pid))!
-  parent.stdin.end()
-  while (!/\) Z /.test(stat())) await new Promise((done) => setTimeout(done, 5))
+  // The shell would bury its child; what takes its place never does.
+  await until(() => readFileSync(`/proc/${parent.pid}/comm`, 'utf8') === 'sleep\n')
+  process.kill(pid, 'SIGKILL')
+  await until(() => /\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8')))
   return { pid, mark, bury: () => parent.kill('SIGKILL') }
+}
+
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise((done) => setTimeout(done, 5))
 }
