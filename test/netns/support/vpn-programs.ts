@@ -224,12 +224,12 @@ interface IperfReport {
 }
 
 async function iperf(world: ProgramWorld, family: '-4' | '-6'): Promise<void> {
-  const client = [family, '--client', names.web, '--time', '2', '--json', '--connect-timeout', '20000']
+  const client = [family, '--client', names.web, '--time', '1', '--json', '--connect-timeout', '20000']
   for (const [what, more] of Object.entries({
     'up, TCP': [],
     'down, TCP': ['--reverse'],
-    'up, UDP': ['--udp', '--bitrate', '1M', '--length', '1100'],
-    'down, UDP': ['--udp', '--bitrate', '1M', '--length', '1100', '--reverse'],
+    'up, UDP': ['--udp', '--bitrate', '2M', '--length', '1100'],
+    'down, UDP': ['--udp', '--bitrate', '2M', '--length', '1100', '--reverse'],
   })) {
     // One client at a time: the server may still be busy with the last one's end.
     const report = await until(
