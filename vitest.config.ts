@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 
 /** Fast tests of single rooms: many files at a time. */
@@ -20,6 +21,8 @@ export default defineConfig({
           name: 'quick',
           include: filesOf(quick),
           pool: 'forks',
+          // vitest would leave one core to itself: of two, half.
+          maxWorkers: Math.max(2, availableParallelism() - 1),
           testTimeout: 20_000,
           hookTimeout: 20_000,
           sequence: { groupOrder: 0 },
